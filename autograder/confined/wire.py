@@ -16,7 +16,11 @@ import msgspec
 __all__ = [
     "DTYPES",
     "MAX_FRAME",
+    "MODULE",
+    "TORCH",
+    "Begin",
     "Call",
+    "Device",
     "Done",
     "Fork",
     "FrameError",
@@ -25,10 +29,12 @@ __all__ = [
     "Mapping",
     "NestedList",
     "Raised",
+    "Reap",
     "Ref",
     "Reply",
-    "Request",
     "Tensor",
+    "ToChild",
+    "ToTemplate",
     "Value",
     "Verb",
     "decode",
@@ -72,7 +78,6 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True, tag=True):
     device: str = "cpu"
     requires_grad: bool = False
     is_parameter: bool = False
-    ref: int = -1
 
 
 class Ref(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -81,6 +86,12 @@ class Ref(msgspec.Struct, frozen=True, array_like=True, tag=True):
     ref: int
     kind: str = ""
     is_module: bool = False
+
+
+class Device(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A torch.device, by name."""
+
+    name: str
 
 
 class NestedList(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -96,7 +107,7 @@ class Mapping(msgspec.Struct, frozen=True, array_like=True, tag=True):
     values: list["Value"]
 
 
-Value = None | bool | int | float | str | Tensor | Ref | NestedList | Mapping
+Value = None | bool | int | float | str | Tensor | Ref | Device | NestedList | Mapping
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -109,16 +120,26 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """To the template: fork a child that serves the socket sent along with this frame."""
+    """To the template: fork a child that serves the socket sent along with this frame; the answer is its pid."""
+
+
+class Reap(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """To the template: say how child `pid` ended, as a `waitpid` status, or None while it lives."""
+
+    pid: int
+
+
+class Begin(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """To a child: a test begins; seed every generator and allow this much CPU time."""
 
     seed: int
     cpu_seconds: int
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """To a child: call `target` (an object's number, or -1 for the student's module), its attribute `path`, with these arguments.
+    """To a child: call the attribute `path` of `target` with these arguments; with `get`, the attribute itself is the answer.
 
-    With `get` set the attribute itself is the answer. `grad` runs it with gradients enabled (the default, as in any script).
+    `target` is an object's number, or `MODULE` for the student's module, or `TORCH` for torch itself. An empty path is the target.
     """
 
     target: int
@@ -126,6 +147,9 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=True):
     args: list[Value]
     kwargs: dict[str, Value]
     get: bool = False
+
+
+MODULE, TORCH = -1, -2
 
 
 class Verb(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -136,7 +160,8 @@ class Verb(msgspec.Struct, frozen=True, array_like=True, tag=True):
     kwargs: dict[str, Value]
 
 
-Request = Load | Fork | Call | Verb
+ToTemplate = Load | Fork | Reap
+ToChild = Begin | Call | Verb
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -146,11 +171,11 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Raised(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Student code raised. `lines` are the student's own frames, innermost last: (file, line number, function, source line)."""
+    """Student code raised. `lines` are the student's own frames, innermost last: (file, line number, function)."""
 
     kind: str
     message: str
-    lines: list[tuple[str, int, str, str]]
+    lines: list[tuple[str, int, str]]
     missing: str = ""
 
 

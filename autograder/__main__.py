@@ -1,0 +1,5 @@
+"""Layer 6: `python -m autograder`."""
+
+from autograder.cli import main
+
+main()

@@ -1,0 +1,213 @@
+"""Layer 2: the zygote, forked before anything secret is loaded. Holds torch, forks a confined template per submission, watches and kills it.
+
+It is trusted code without secrets: one thread, one loop over its control socket and the pipes that submissions print to. What the grader
+asks of it are the frames below; what a template says goes past it, straight to the grader.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import socket
+import time
+from typing import NoReturn
+
+import msgspec
+
+from autograder.confined import server, wire
+from autograder.confined.optimizer import skip_dynamo
+from autograder.errors import MachineError
+from autograder.sandbox import kernel, kill, walls
+from autograder.sandbox.policy import Policy
+
+__all__ = ["Answer", "End", "Ended", "Order", "Spawn", "Spawned", "serve"]
+
+_WATCH_SECONDS = 0.15
+"""How often memory is summed: a fork bomb that allocates gets this long past its limit."""
+_PRINTED_LIMIT = 64 << 10
+
+
+class Spawn(msgspec.Struct, frozen=True, tag=True):
+    """Fork a template behind these walls; it serves the socket that comes along with this frame."""
+
+    policy: Policy
+
+
+class End(msgspec.Struct, frozen=True, tag=True):
+    """Kill a template and all that it started."""
+
+    pid: int
+
+
+class Spawned(msgspec.Struct, frozen=True, tag=True):
+    """The template's pid."""
+
+    pid: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """How a template ended.
+
+    Attributes:
+        status: Its `waitpid` status.
+        survivors: Processes that could not be killed: 0 unless the machine fails.
+        memory_mb: Megabytes it held when it was ended for its memory; 0 if it was not.
+        printed: What it wrote to stdout and stderr, cut.
+    """
+
+    status: int
+    survivors: int
+    memory_mb: int
+    printed: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The order could not be carried out: the machine's fault."""
+
+    sentence: str
+
+
+Order = Spawn | End
+Answer = Spawned | Ended | Failed
+
+
+class _Template:
+    """One running template, as the zygote knows it."""
+
+    def __init__(self, pid: int, policy: Policy, output: int) -> None:
+        self.pid = pid
+        self.policy = policy
+        self.output = output
+        self.printed = bytearray()
+        self.status: int | None = None
+        self.memory_mb = 0
+
+    def read_output(self) -> bool:
+        """Take what was printed, keep the first part of it. False once nothing can come any more."""
+        try:
+            chunk = os.read(self.output, 1 << 16)
+        except BlockingIOError:
+            return True
+        self.printed += chunk[: max(0, _PRINTED_LIMIT - len(self.printed))]
+        return bool(chunk)
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._templates: dict[int, _Template] = {}
+        own = kernel.status("self")
+        self._inherited = sum(int(own.get(name, "0").split()[0]) << 10 for name in ("RssAnon", "RssShmem"))
+
+    def run(self) -> None:
+        """Serve until the grader closes its end, then kill what is left."""
+        next_watch = 0.0
+        open_pipes: set[int] = set()
+        while True:
+            open_pipes = {template.output for template in self._templates.values() if template.output >= 0}
+            readable, _, _ = select.select(
+                [self._control, *open_pipes], [], [], _WATCH_SECONDS if self._templates else None
+            )
+            for template in list(self._templates.values()):
+                if template.output in readable and not template.read_output():
+                    os.close(template.output)
+                    template.output = -1
+            if self._control in readable:
+                try:
+                    order, fds = wire.receive(self._control, Order, max_fds=1)
+                except EOFError:
+                    for pid in list(self._templates):
+                        self._end(pid)
+                    return
+                wire.send(self._control, self._carry_out(order, fds))
+            if time.monotonic() >= next_watch:
+                self._watch()
+                next_watch = time.monotonic() + _WATCH_SECONDS
+
+    def _carry_out(self, order: Order, fds: list[int]) -> Answer:
+        try:
+            return self._spawn(order.policy, fds[0]) if isinstance(order, Spawn) else self._end(order.pid)
+        except (MachineError, OSError) as error:
+            return Failed(str(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _spawn(self, policy: Policy, rpc: int) -> Spawned:
+        output, stdout = os.pipe()
+        os.set_blocking(output, False)
+        with walls.prepare(policy) as prepared:
+            pid = os.fork()
+            if pid == 0:
+                self._become_template(prepared, rpc, stdout)
+        os.close(stdout)
+        self._templates[pid] = _Template(pid, policy, output)
+        return Spawned(pid)
+
+    def _become_template(self, prepared: walls.Prepared, rpc: int, stdout: int) -> NoReturn:
+        sock = socket.socket(fileno=rpc)
+        try:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(stdout, 1)
+            os.dup2(stdout, 2)
+            scratch = prepared.policy.scratch
+            os.chdir(scratch)
+            os.environ.update(HOME=scratch, TMPDIR=scratch)
+            standing = walls.enter(prepared, (rpc,))
+            wire.send(sock, wire.Done(wire.Mapping(list(standing), list(standing.values()))))
+        except BaseException as error:  # noqa: BLE001  # nothing of this process may go on without its walls
+            with contextlib.suppress(BaseException):
+                wire.send(sock, wire.Raised(type(error).__name__, str(error), []))
+            os._exit(70)
+        self._templates.clear()
+        server.serve_template(sock)
+
+    def _end(self, pid: int) -> Ended:
+        template = self._templates.pop(pid, None)
+        if template is None:
+            raise MachineError(f"there is no template {pid} to end; this is a fault of the grader, please report it")
+        survivors = kill.kill_all(template.policy.uid, pid)
+        self._reap()
+        if template.status is None:
+            with contextlib.suppress(ChildProcessError):
+                template.status = os.waitpid(pid, 0)[1]
+        while template.output >= 0 and template.read_output():
+            if not select.select([template.output], [], [], 0)[0]:
+                break
+        if template.output >= 0:
+            os.close(template.output)
+        if template.policy.uid is not None:
+            kill.leftovers(template.policy.uid)
+        printed = template.printed.decode("utf-8", "replace")
+        return Ended(template.status or 0, survivors, template.memory_mb, printed)
+
+    def _watch(self) -> None:
+        """Reap what ended; end what holds more memory than the submission may as a whole."""
+        self._reap()
+        for template in self._templates.values():
+            limit = template.policy.limits.memory_mb
+            # What a process inherited from this one at the fork is not the submission's doing.
+            held = kill.memory_of(template.policy.uid, template.pid, self._inherited) >> 20
+            if held > limit:
+                template.memory_mb = held
+                kill.kill_all(template.policy.uid, template.pid)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                template = self._templates.get(ended[0])
+                if template is not None:
+                    template.status = ended[1]
+
+
+def serve(control: socket.socket) -> NoReturn:
+    """Be the zygote on this control socket; returns never."""
+    try:
+        skip_dynamo()
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        walls.protect()
+        gc.collect()
+        gc.freeze()
+        _Zygote(control).run()
+    finally:
+        os._exit(0)

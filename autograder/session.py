@@ -1,0 +1,129 @@
+"""Layer 5: start a worker, hand it jobs, and keep what it reports, so that a result survives whatever happens to it."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import msgspec
+
+from autograder import errors
+from autograder.confined import wire
+from autograder.job import Failed, Finished, Job, Outcome
+from autograder.report import Report
+
+__all__ = ["Session"]
+
+_GRACE_SECONDS = 20.0
+"""How far past its own limit a run may get before it is ended from here: starting torch on half a CPU takes several seconds."""
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "USER": "student",
+    "LOGNAME": "student",
+    # One thread each: a process with more cannot be forked safely.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    # The same submission and seed give the same report.
+    "PYTHONHASHSEED": "0",
+    "TORCHDYNAMO_DISABLE": "1",
+    # Asks the driver's library whether there is a GPU, without starting CUDA, which would not survive a fork.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
+
+
+class Session:
+    """A worker process. A context manager: leaving it ends the worker, its zygote, and all that they started."""
+
+    def __init__(self) -> None:
+        self._sock, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-m", "autograder.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=_ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                # a Ctrl-C at the terminal is for this process, which then ends the worker in order
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The zygote sees its line close and kills what it started; so the worker goes first, and is waited for.
+        self._sock.close()
+        try:
+            self._process.wait(5 if error is None else 0.1)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def grade(self, job: Job, publish: Callable[[Report], None] = lambda _report: None) -> Report:
+        """Grade one submission.
+
+        Args:
+            job: What to grade.
+            publish: Called with the report so far, first with every test declared and none judged.
+
+        Returns:
+            The complete report, or, where the worker died or hung, what it had reported with the rest not graded.
+
+        Raises:
+            AutograderError: No test could be declared; which error says whose fault that is.
+        """
+        latest: Report | None = None
+        deadline = time.monotonic() + job.seconds + _GRACE_SECONDS
+        try:
+            wire.send(self._sock, job, deadline=deadline)
+            while True:
+                outcome, _ = wire.receive(self._sock, Outcome, deadline)
+                if isinstance(outcome, Finished):
+                    return outcome.report
+                if isinstance(outcome, Failed):
+                    return self._salvage(latest, outcome.sentence, getattr(errors, outcome.error), outcome.trace)
+                latest = outcome.report
+                publish(latest)
+        except TimeoutError:
+            return self._salvage(latest, f"The grader did not end within {job.seconds + _GRACE_SECONDS:g} seconds.")
+        except (EOFError, OSError, wire.FrameError):
+            return self._salvage(latest, f"The grader died while grading ({self._how_it_ended()}); grade again.")
+
+    def _how_it_ended(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        code = self._process.returncode
+        if code is None:
+            return "its connection broke"
+        return f"exit code {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
+
+    def _salvage(
+        self,
+        latest: Report | None,
+        sentence: str,
+        kind: type[errors.AutograderError] = errors.MachineError,
+        trace: str = "",
+    ) -> Report:
+        """What was judged stays; what was not is not graded, and nobody's fault but ours."""
+        if latest is None:
+            error = kind(sentence)
+            error.__notes__ = [trace]
+            raise error
+        tests = tuple(
+            msgspec.structs.replace(test, outcome="not_graded", output=sentence)
+            if test.outcome == "not_reached"
+            else test
+            for test in latest.tests
+        )
+        return msgspec.structs.replace(latest, tests=tests, problems=(sentence, *latest.problems), complete=True)
