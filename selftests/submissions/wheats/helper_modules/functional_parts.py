@@ -1,0 +1,62 @@
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+def init(w, b):
+    nn.init.kaiming_uniform_(w, a=math.sqrt(5))
+    bound = 1 / math.sqrt(w[0].numel())
+    nn.init.uniform_(b, -bound, bound)
+
+
+class FunctionalCNN(nn.Module):
+    def __init__(self, p=0.5):
+        super().__init__()
+        self.p = p
+        self.w1 = nn.Parameter(torch.empty(16, 1, 5, 5))
+        self.b1 = nn.Parameter(torch.empty(16))
+        self.w2 = nn.Parameter(torch.empty(32, 16, 5, 5))
+        self.b2 = nn.Parameter(torch.empty(32))
+        self.w3 = nn.Parameter(torch.empty(10, 512))
+        self.b3 = nn.Parameter(torch.empty(10))
+        for w, b in ((self.w1, self.b1), (self.w2, self.b2), (self.w3, self.b3)):
+            init(w, b)
+
+    def forward(self, x):
+        h = F.max_pool2d(F.relu(F.conv2d(x, self.w1, self.b1)), 2)
+        h = F.max_pool2d(F.relu(F.conv2d(h, self.w2, self.b2)), 2)
+        h = h.view(h.size(0), -1)
+        h = F.dropout(h, self.p, training=self.training)
+        return F.linear(h, self.w3, self.b3)
+
+
+class FunctionalDropout(nn.Module):
+    def __init__(self, p=0.5):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return F.dropout(x, self.p, training=self.training)
+
+
+class FunctionalBlock(nn.Module):
+    def __init__(self, in_channels=3, out_channels=64, p=0.2):
+        super().__init__()
+        self.p = p
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        init(self.weight, self.bias)
+        self.gamma = nn.Parameter(torch.ones(out_channels))
+        self.beta = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("running_mean", torch.zeros(out_channels))
+        self.register_buffer("running_var", torch.ones(out_channels))
+
+    def forward(self, x):
+        x = F.conv2d(x, self.weight, self.bias, padding=1)
+        x = F.batch_norm(
+            x, self.running_mean, self.running_var, self.gamma, self.beta, training=self.training, momentum=0.1, eps=1e-5
+        )
+        x = F.max_pool2d(F.relu(x), 2)
+        return F.dropout(x, self.p, training=self.training)
