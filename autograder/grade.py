@@ -21,7 +21,8 @@ from autograder import __version__
 from autograder.assignment import read_assignment
 from autograder.confined import wire
 from autograder.errors import MachineError, StudentError, SubmissionError, SuiteError
-from autograder.intake import Script, Submission, read_submission
+from autograder.intake import Submission, read_submission
+from autograder.intake.script import Script
 from autograder.job import Job
 from autograder.report import Report, TestResult
 from autograder.sandbox.launch import Channel, Confinement, Sandbox

@@ -4,6 +4,7 @@ Everything after `serve_template` starts runs behind the walls. A process here n
 """
 
 import contextlib
+import gc
 import operator
 import os
 import random
@@ -36,6 +37,9 @@ class _Template:
             self.module, loader = loading.load(request.folder, request.module, tolerant=request.tolerant)
         except BaseException as error:  # noqa: BLE001  # student code raises anything, SystemExit too
             return loading.describe(error, request.folder)
+        # A collection in a child would write to every object it looks at, and so copy the pages that it shares with this process.
+        gc.collect()
+        gc.freeze()
         return wire.Loaded([name for name in vars(self.module) if isinstance(name, str)], loader.missing, loader.raised)
 
     def reap(self, pid: int) -> int | None:

@@ -115,7 +115,7 @@ class _Calm(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def calm() -> None:
+def calm(_model: object = None) -> None:
     """From here on, in this child, dropout of every kind hands its input back: what else a network computes can then be judged."""
     _Calm().__enter__()  # never left: the child ends with its test
 

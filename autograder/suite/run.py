@@ -36,6 +36,11 @@ def run_suite(suite: Path, plugin: GradePlugin, test_seconds: float) -> None:
         os.devnull,
         "-p",
         "no:cacheprovider",
+        # each collects garbage several times at the end of a run, for warnings nobody here would read: a tenth of the run's time
+        "-p",
+        "no:unraisableexception",
+        "-p",
+        "no:threadexception",
         "-p",
         "pytest_timeout",
         f"--timeout={test_seconds * 4 + _BACKSTOP}",

@@ -207,11 +207,11 @@ def registered(student: Student, name: str) -> None:
             f"{len(parameters)} parameters of {block.outside} values are registered; batch norm's weight and bias make two, the "
             "convolution's bias three"
         )
-    known = [*block.vectors, *([block.weight] if block.weight else [])]
+    known = {entry.path for entry in (*block.vectors, *([block.weight] if block.weight else []))}
     problems += [
         f"`{entry.path}` of shape {tuple(entry.tensor.shape)} is not part of the block"
         for entry in floats
-        if entry not in known and entry.kind != "loose"
+        if entry.path not in known and entry.kind != "loose"
     ]
     problems += [f"`{entry.path}` is {_kind(entry)}" for entry in block.vectors if entry.kind == "loose"]
     counters = [entry for entry in entries if entry.kind == "buffer" and entry.tensor.numel() == 1]
