@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from autograder import __version__
@@ -37,9 +38,9 @@ _WRITE_SECONDS = 1.0
 class _ResultsFile:
     """`results.json`, valid at every instant: written before anything runs, replaced as tests end."""
 
-    def __init__(self, path: Path | None, assignment: str) -> None:
+    def __init__(self, path: Path | None, assignment: str, staff: dict[str, Any] | None = None) -> None:
         self._path = path
-        self._written = 0.0
+        self._staff = staff or {}
         self.write(Report(assignment=assignment, tests=(), problems=("Grading has not finished.",), complete=False))
         self._written = 0.0
 
@@ -53,7 +54,7 @@ class _ResultsFile:
         if self._path is not None:
             from autograder.reporters.gradescope import write_results  # noqa: PLC0415  # costs start-up only when used
 
-            write_results(report, self._path)
+            write_results(msgspec.structs.replace(report, staff={**report.staff, **self._staff}), self._path)
             self._written = time.monotonic()
 
 
@@ -67,13 +68,14 @@ def grade(
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Grade even where no wall stands.")] = False,
 ) -> None:
     """Grade one submission and print the report."""
+    found = read_assignment(assignment)
+    if not submission.exists():
+        raise UsageError(f"There is no submission at {submission}; give a .py, an .ipynb, a folder or a .zip.")
     with Session() as session:
         from rich.console import Console  # noqa: PLC0415  # loaded while the worker loads torch
 
         from autograder.reporters.terminal import render  # noqa: PLC0415
 
-        found = read_assignment(assignment)
-        file = _ResultsFile(results, found.name)
         job = Job(
             assignment=str(found.folder),
             submission=str(submission.absolute()),
@@ -81,10 +83,22 @@ def grade(
             seconds=found.limits.total_seconds,
             unsafe=unsafe,
         )
-        report = session.grade(job, file.update)
-        file.write(report)
+        report = _grade(session, job, _ResultsFile(results, found.name))
     render(report, Console(), verbose=verbose)
     raise typer.Exit(1 if report.ungraded else 0)
+
+
+def _grade(session: Session, job: Job, file: _ResultsFile) -> Report:
+    """Grade and write; where not even the tests could be declared, the file says so, and staff find out why."""
+    try:
+        report = session.grade(job, file.update)
+    except AutograderError as error:
+        name = Path(job.assignment).name
+        problem = "The autograder itself failed, so this submission is not graded; that is no verdict on your work."
+        file.write(Report(assignment=name, tests=(), problems=(problem,), staff={"error": str(error)}))
+        raise
+    file.write(report)
+    return report
 
 
 @app.command()
@@ -96,7 +110,8 @@ def gradescope(
     if len(names) != 1:
         raise UsageError(f"{root}/source/assignments must hold one assignment, found {names}; build the zip again.")
     found = read_assignment(str(root / "source" / "assignments" / names[0]))
-    file = _ResultsFile(root / "results" / "results.json", found.name)
+    metadata = _metadata(root / "submission_metadata.json")
+    file = _ResultsFile(root / "results" / "results.json", found.name, metadata)
     with Session() as session:
         job = Job(
             assignment=str(found.folder),
@@ -104,8 +119,7 @@ def gradescope(
             seed=secrets.randbits(63),
             seconds=_seconds(found.limits.total_seconds),
         )
-        report = _with_metadata(session.grade(job, file.update), root / "submission_metadata.json")
-        file.write(report)
+        report = _grade(session, job, file)
     typer.echo(f"{report.assignment}: {report.score:g} of {report.max_score:g} in {report.seconds:.1f} s")
 
 
@@ -119,21 +133,19 @@ def _seconds(total: float) -> float:
     return max(5.0, min(total, limit * 0.9 - 30.0))
 
 
-def _with_metadata(report: Report, path: Path) -> Report:
-    """The report with what the platform says of the submission, for staff; metadata that cannot be read changes nothing."""
-    import msgspec  # noqa: PLC0415
-
-    kept: dict[str, Any] = {}
+def _metadata(path: Path) -> dict[str, Any]:
+    """What the platform says of the submission, for staff; metadata that is absent or cannot be read changes nothing."""
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: metadata[key] for key in ("id", "created_at", "submission_method") if key in metadata}
         previous = metadata.get("previous_submissions") or []
+        # entries in which the autograder itself failed do not count as attempts
         kept["attempt"] = 1 + sum(1 for entry in previous if not entry.get("autograder_error"))
     except FileNotFoundError:
-        return report
+        return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        kept["unreadable"] = f"{type(error).__name__}: {error}"[:200]
-    return msgspec.structs.replace(report, staff={**report.staff, "submission": kept})
+        return {"submission": {"unreadable": f"{type(error).__name__}: {error}"[:200]}}
+    return {"submission": kept}
 
 
 @app.command()

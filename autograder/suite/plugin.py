@@ -23,9 +23,6 @@ __all__ = ["GradePlugin"]
 
 _Verdict = tuple[Literal["passed", "failed", "not_graded", "not_reached"], str]
 
-_NOT_STUDENT = "This is not your fault, and costs you nothing once it is graded again: {}"
-
-
 class GradePlugin:
     """Declares the tests of one suite, runs them against one submission and keeps the results.
 
@@ -144,7 +141,7 @@ class GradePlugin:
         elif outcome == "passed" and uses_partial and _takes_score(item):
             outcome, score, output = "not_graded", 0.0, "the suite gave no score for this test"
         if outcome == "not_graded":
-            output = _NOT_STUDENT.format(escape(output))
+            output = escape(output[:1].upper() + output[1:])
         hidden = next((vars(f)["__hide_errors__"] for f in _layers(item) if "__hide_errors__" in vars(f)), None)
         staff: dict[str, Any] = {}
         if outcome == "failed" and hidden is not None:
