@@ -1,26 +1,39 @@
-"""Layer 1, confined: what a suite asks of a student's model beyond calling it. Each public function here is a verb of the protocol.
+"""Layer 1, confined: what a suite asks of a student's model beyond calling it. `VERBS` holds the protocol's verbs.
 
 They report; they do not judge. All that they return is a claim, made in a process that student code controls.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils.hooks import RemovableHandle
 
 from autograder.confined import simgpu
 from autograder.confined.optimizer import SGD
 
-__all__ = ["VERBS"]
+__all__ = [
+    "VERBS",
+    "Watched",
+    "assign",
+    "calm",
+    "calmly",
+    "gradients",
+    "input_after",
+    "modes",
+    "seen",
+    "sgd",
+    "structure",
+    "tensors",
+    "trace",
+    "watch",
+]
 
 _MAX_DEPTH = 4
 
 
 def _loose_tensors(owner: object, path: str, depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors kept where torch does not register them: attributes, lists, dicts, and class attributes of the student's classes."""
+    """Tensors kept where torch does not register them: attributes, lists, dicts, and class attributes."""
     if isinstance(owner, torch.Tensor):
         if owner.is_floating_point():
             yield path, owner
@@ -43,7 +56,8 @@ def _loose_tensors(owner: object, path: str, depth: int = 0) -> Iterator[tuple[s
 
 
 def _all_tensors(model: torch.nn.Module) -> list[tuple[str, str, torch.Tensor]]:
-    found = [(name, "parameter", tensor) for name, tensor in model.named_parameters()]
+    found: list[tuple[str, str, torch.Tensor]] = []
+    found += [(name, "parameter", tensor) for name, tensor in model.named_parameters()]
     found += [(name, "buffer", tensor) for name, tensor in model.named_buffers()]
     seen = {id(tensor) for _, _, tensor in found}
     for path, tensor in _loose_tensors(model, ""):
@@ -54,7 +68,7 @@ def _all_tensors(model: torch.nn.Module) -> list[tuple[str, str, torch.Tensor]]:
 
 
 def tensors(model: torch.nn.Module) -> list[list[Any]]:
-    """Every floating tensor the model holds, as [path, "parameter" | "buffer" | "loose", tensor]; integer buffers too."""
+    """Every floating tensor the model holds, as [path, "parameter" | "buffer" | "loose", tensor]; and integer buffers."""
     return [list(entry) for entry in _all_tensors(model)]
 
 
@@ -67,9 +81,12 @@ def assign(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
 
 
 def gradients(
-    model: torch.nn.Module, images: torch.Tensor, cotangent: torch.Tensor | None = None, labels: torch.Tensor | None = None
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    cotangent: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
 ) -> dict[str, Any]:
-    """Forward, a loss, backward. The loss is cross-entropy where labels are given, else the output weighted by `cotangent`, summed."""
+    """Forward, a loss, backward: cross-entropy where labels are given, else the output times `cotangent`, summed."""
     model.zero_grad()
     output = model(images)
     if labels is not None:
@@ -78,7 +95,7 @@ def gradients(
         loss = (output * (cotangent if cotangent is not None else 1.0)).sum()
     if not loss.requires_grad:
         return {"output": output, "loss": loss, "grads": None}
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return {"output": output, "loss": loss, "grads": {path: tensor.grad for path, _, tensor in _all_tensors(model)}}
 
 
@@ -102,7 +119,16 @@ def _is_torch(kind: type) -> bool:
 _DROPOUTS = {
     getattr(owner, name)
     for owner in (torch, torch.nn.functional)
-    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout")
+    for kind in (
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "feature_dropout",
+        "feature_alpha_dropout",
+    )
+    for name in (kind, f"{kind}_")  # torch's in-place form
     if hasattr(owner, name)
 }
 
@@ -116,8 +142,8 @@ class _Calm(TorchFunctionMode):
 
 
 def calm(_model: object = None) -> None:
-    """From here on, in this child, dropout of every kind hands its input back: what else a network computes can then be judged."""
-    _Calm().__enter__()  # never left: the child ends with its test
+    """From here on, in this child, dropout of every kind hands its input back, so that the rest can be judged."""
+    _Calm().__enter__()  # type: ignore[no-untyped-call]  # never left: the child ends with its test
 
 
 def calmly(model: Callable[[torch.Tensor], Any], images: torch.Tensor) -> Any:
@@ -154,17 +180,18 @@ class _Recorder(TorchFunctionMode):
 def trace(model: torch.nn.Module, images: torch.Tensor) -> dict[str, Any]:
     """One forward pass: which torch functions ran with what result shape, and which `torch.nn` layers were called."""
     layers: list[str] = []
-    hooks: list[RemovableHandle] = []
 
     def note(module: torch.nn.Module, _inputs: Any) -> None:
-        layers.append(f"{type(module).__module__}.{type(module).__qualname__}")
+        # a student's subclass of a layer counts as that layer
+        layers.append(next(f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__ if _is_torch(kind)))
 
     recorder = _Recorder()
-    with contextlib.ExitStack() as stack:
-        hooks.append(torch.nn.modules.module.register_module_forward_pre_hook(note))
-        stack.callback(lambda: [hook.remove() for hook in hooks])
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
         with recorder:
             output = model(images)
+    finally:
+        hook.remove()
     return {"output": output, "operations": recorder.operations, "layers": layers}
 
 

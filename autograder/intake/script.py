@@ -45,6 +45,23 @@ class Script:
                 self._tree = ast.parse(self._submission.files[self._submission.main])
         return self._tree
 
+    def calls(self, name: str) -> frozenset[str]:
+        """What the definition of a name calls or builds on, with import aliases resolved: "torch.nn.functional.dropout"."""
+        aliases: dict[str, str] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                aliases |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        definitions = [node for node in self.tree.body if getattr(node, "name", "") == name]
+        found = set()
+        for node in (inner for definition in definitions for inner in ast.walk(definition)):
+            used = [node.func] if isinstance(node, ast.Call) else node.bases if isinstance(node, ast.ClassDef) else []
+            for expression in used:
+                head, *rest = ast.unparse(expression).split(".")
+                found.add(".".join([aliases.get(head, head), *rest]))
+        return frozenset(found)
+
     def explain_missing(self, name: str, names: frozenset[str]) -> str:
         """One sentence on a name that the student's module does not define, with the likeliest definition it does have."""
         defined = {

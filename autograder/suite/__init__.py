@@ -1,7 +1,4 @@
-"""Layer 3: what authors of hidden suites use: the `student` fixture and, from here, `check`.
-
-    from autograder.suite import check
-"""
+"""Layer 3: what authors of hidden suites use: the `student` fixture and, imported from here, `check`."""
 
 from autograder.suite import check
 

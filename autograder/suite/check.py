@@ -9,10 +9,12 @@ from typing import Any, NoReturn
 
 import torch
 
-__all__ = ["Failure", "close", "dtype", "equal", "fail", "shape", "that"]
+from autograder.text import escape
+
+__all__ = ["Failure", "close", "dtype", "equal", "fail", "matches", "shape", "that"]
 
 
-class Failure(AssertionError):
+class Failure(AssertionError):  # noqa: N818  # pytest's word: a failure is a verdict, an error is a fault
     """A check that the submission did not pass.
 
     Attributes:
@@ -45,16 +47,18 @@ def shape(actual: Any, expected: Sequence[int], what: str = "the output", help: 
         fail(f"Expected {what} to have shape {tuple(expected)}, got {tuple(actual.shape)}.", help)
 
 
-def dtype(actual: torch.Tensor, expected: torch.dtype = torch.float32, what: str = "the output") -> None:
-    """Fail unless the tensor has this dtype."""
+def dtype(actual: Any, expected: torch.dtype = torch.float32, what: str = "the output") -> None:
+    """Fail unless `actual` is a tensor of this dtype."""
+    if not isinstance(actual, torch.Tensor):
+        fail(f"Expected {what} to be a tensor of dtype {expected}, got {_kind(actual)}.")
     if actual.dtype != expected:
         fail(f"Expected {what} to have dtype {expected}, got {actual.dtype}.", "Leave the dtype as the input has it.")
 
 
 def equal(actual: Any, expected: Any, what: str, help: str = "") -> None:  # noqa: A002
-    """Fail unless the two plain values are equal."""
-    if actual != expected:
-        fail(f"Expected {what} to be {expected!r}, got {actual!r}.", help)
+    """Fail unless the two plain values are equal; a tensor equals no plain value."""
+    if isinstance(actual, torch.Tensor) or actual != expected:
+        fail(f"Expected {what} to be {escape(repr(expected))}, got {_kind(actual)}.", help)
 
 
 def matches(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
@@ -85,6 +89,7 @@ def close(
         causes: Known mistakes: what to say, and what that mistake would have given. The first that matches is named.
         help: What to say when no known mistake matches.
     """
+    expected = expected.detach()
     shape(actual, tuple(expected.shape), what)
     if not actual.dtype.is_floating_point:
         fail(f"Expected {what} to have dtype torch.float32, got {actual.dtype}.")
@@ -118,10 +123,15 @@ def _not_finite(tensor: torch.Tensor) -> str:
 def _kind(thing: Any) -> str:
     if thing is None:
         return "None (is a `return` missing?)"
-    if isinstance(thing, list):
+    if isinstance(thing, torch.Tensor):
+        return f"a tensor of shape {tuple(thing.shape)}"
+    if isinstance(thing, list | tuple):
         return f"a list or tuple of {len(thing)} items"
+    if isinstance(thing, dict):
+        return f"a dict of {len(thing)} items"
     if isinstance(thing, float) and not math.isfinite(thing):
         return f"the number {thing}"
     if isinstance(thing, bool | int | float | str):
-        return f"{type(thing).__name__} {str(thing)[:40]!r}"
+        # escaped: what a student's code returned is text that the student chose
+        return f"{type(thing).__name__} {escape(repr(thing if not isinstance(thing, str) else thing[:40]))}"
     return f"an object of type {getattr(thing, 'kind', type(thing).__name__)}"

@@ -12,6 +12,7 @@ import torch
 
 from autograder.confined import wire
 from autograder.errors import StudentError, StudentForged, StudentRaised, StudentStopped
+from autograder.suite.hints import hint
 from autograder.text import fence
 
 __all__ = ["Budget", "Channel", "Handle", "OnDevice", "Script", "Student"]
@@ -32,6 +33,9 @@ class Script(Protocol):
 
     def line(self, file: str, line: int) -> str:
         """The line's text."""
+
+    def calls(self, name: str) -> frozenset[str]:
+        """What the definition of this name calls or builds on, as full names such as "torch.nn.functional.dropout"."""
 
 
 class Budget:
@@ -178,6 +182,10 @@ class Student:
         """
         return str(self.verb("use_gpu", name="import"))
 
+    def calls_in_source(self, name: str) -> frozenset[str]:
+        """What the source of a definition calls or builds on, as full names; for style, where its code cannot be run."""
+        return self._script.calls(name)
+
     def call(
         self, target: int, path: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, name: str, get: bool = False
     ) -> Any:
@@ -287,4 +295,6 @@ def raised(reply: wire.Raised, script: Script, subject: str = "Your code") -> St
         steps.append(f"{script.place(file, line)}{inside}" + (f"\n    {text}" if text else ""))
     trace = "\n".join([*steps, f"{reply.kind}: {reply.message}"])
     place = f" at {script.place(reply.lines[-1][0], reply.lines[-1][1])}" if reply.lines else ""
-    return StudentRaised(f"{subject} raised {reply.kind}{place}.\n\n{fence(trace)}", reply.kind, reply.missing)
+    likely = hint(reply.kind, reply.message)
+    told = f"{subject} raised {reply.kind}{place}.\n\n{fence(trace)}" + (f"\n\n{likely}" if likely else "")
+    return StudentRaised(told, reply.kind, reply.missing)

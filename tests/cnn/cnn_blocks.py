@@ -57,20 +57,32 @@ class Held:
         """The block's tensors as the reference takes them, if the vectors played these roles."""
         weights = dict(zip(order, values, strict=True))
         kernel = self.kernel.float().double().reshape(self.outside, self.inside, 3, 3)
-        return {"weight": kernel, **{role: tensor for role, tensor in weights.items() if role != "unused"}}
+        absent = {"gamma": torch.ones_like(kernel[:, 0, 0, 0]), "beta": torch.zeros_like(kernel[:, 0, 0, 0])}
+        return {**absent, "weight": kernel, **weights}
+
+
+def check_shape(output: object, count: int, channels: int, side: int, what: str) -> None:
+    """Fail unless the output has the block's shape; name the step that is missing where the size tells."""
+    got = tuple(output.shape[2:]) if isinstance(output, torch.Tensor) and output.dim() == 4 else ()
+    causes = {
+        (side, side): "the pooling is missing",
+        (side - 2, side - 2): "the padding and the pooling are missing",
+        ((side - 2) // 2,) * 2: "the padding of the convolution is missing: `padding=1`",
+        ((side + 2) // 2,) * 2: "the padding of the convolution is 2 instead of 1",
+    }
+    cause = f"Likely cause: {causes[got]}." if got in causes and got != (side // 2, side // 2) else ""
+    check.shape(output, (count, channels, side // 2, side // 2), what, cause)
 
 
 def _orders(count: int) -> list[tuple[str, ...]]:
-    """Every way in which that many vectors can play the block's roles, the bias being optional."""
-    if count == 4:
-        return list(itertools.permutations(VECTORS[:4]))
-    if count == 5:
-        return list(itertools.permutations(VECTORS))
-    return []
+    """Every way in which that many vectors can play the block's roles. The convolution's bias is optional; batch norm's weight and bias
+    are not, but a block without them can still be judged: they count as ones and zeros, and are missed under `registration`."""
+    held_roles = {2: ("mean", "var"), 3: ("mean", "var", "bias"), 4: VECTORS[:4], 5: VECTORS}
+    return list(itertools.permutations(held_roles[count])) if count in held_roles else []
 
 
 def _need(block: Held) -> None:
-    if len(block.vectors) in (4, 5):
+    if len(block.vectors) in (2, 3, 4, 5):
         return
     check.fail(
         f"Expected `{block.name}({block.inside}, {block.outside})` to hold four or five tensors of {block.outside} values (batch norm's "
@@ -84,6 +96,7 @@ def judge_eval(block: Held, batch: torch.Tensor, seed: int) -> tuple[str, ...]:
     values = block.fill(seed)
     output = block.model.eval()(batch)
     _need(block)
+    check_shape(output, len(batch), block.outside, batch.shape[-1], f"the output of your `{block.name}` in eval mode")
     orders = _orders(len(values))
     for order in orders:
         weights = block.roles(values, order)
@@ -165,6 +178,7 @@ def _check_normalised(
     """In train mode the output is normalised by the batch's own statistics, whichever vectors scale and shift it."""
     trained = ref.Block(batch_statistics=True)
     others = [value for index, value in enumerate(before) if index not in moved]
+    others += [torch.ones_like(before[0]), torch.zeros_like(before[0])] if len(others) < 2 else []
     known = [trained, *(ref.Block(v.words, v.order, v.pool, v.eps, batch_statistics=True) for v in ref.BLOCK_VARIANTS)]
     for gamma, beta in itertools.permutations(others, 2):
         ones = torch.ones_like(gamma)

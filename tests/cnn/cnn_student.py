@@ -45,6 +45,11 @@ def build(student: Student, name: str, *args: Any, p: float, **kwargs: Any) -> H
     return model
 
 
+def layer_name(names: list[str]) -> str:
+    """The first of torch's class names, as students write it: "torch.nn.modules.conv.Conv2d" is "nn.Conv2d"."""
+    return f"nn.{names[0].rsplit('.', 1)[1]}" if names else ""
+
+
 def squeezed(shape: Any) -> tuple[int, ...]:
     """A shape without its dimensions of length 1."""
     return tuple(int(length) for length in shape if length != 1)
@@ -161,7 +166,7 @@ def check_rate(kept: int, count: int, p: float, what: str) -> None:
     elif abs(rate - (1 - p)) <= margin:
         help = "`p` is the probability of dropping a value, not of keeping it."  # noqa: A001
     elif abs(rate - 0.5) <= margin:
-        help = "It drops half of the values, which is dropout's default; pass `p` on."  # noqa: A001
+        help = "It drops half of the values: is `p` passed on, or is dropout's default of 0.5 used?"  # noqa: A001
     check.fail(f"Expected {what} to drop {p:.0%} of the values in train mode, got {rate:.1%} of {count}.", help)
 
 

@@ -2,7 +2,7 @@
 
 import cnn_checks
 import cnn_reference as ref
-from cnn_student import build
+from cnn_student import build, layer_name
 from gradescope_utils.autograder_utils.decorators import number, tags, weight
 
 from autograder.errors import StudentError
@@ -89,12 +89,12 @@ def test_style(student: Student, seed: int) -> None:
         owns = [*part["parameters"], *part["buffers"]]
         check.that(
             not layer or not owns,
-            f"Expected no layer that owns weights in functional style; `{part['path']}` is an `{layer}` and owns {owns[:4]}.",
+            f"Expected no layer that owns weights in functional style; `{part['path']}` is an `{layer_name([layer] if layer else [])}` and owns {owns[:4]}.",
             "Keep `nn.Parameter`s on `self` and pass them to `F.conv2d` and `F.linear`.",
         )
         check.that(
             ".dropout." not in layer,
-            f"Expected `F.dropout` in functional style; `{part['path']}` is an `{layer}`.",
+            f"Expected `F.dropout` in functional style; `{part['path']}` is an `{layer_name([layer] if layer else [])}`.",
             "Call `F.dropout(x, self.p, training=self.training)`.",
         )
     try:
@@ -102,7 +102,7 @@ def test_style(student: Student, seed: int) -> None:
     except StudentError:
         return  # a forward pass that fails is judged under `shape`
     used = [layer for layer in called if layer.startswith(("torch.nn.modules.conv", "torch.nn.modules.linear", "torch.nn.modules.dropout"))]
-    check.that(not used, f"Expected functional style; `forward` calls the layer `{used[0] if used else ''}`.")
+    check.that(not used, f"Expected functional style; `forward` calls the layer `{layer_name(used)}`.")
 
 
 @weight(3)

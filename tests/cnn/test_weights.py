@@ -5,6 +5,7 @@ import torch
 from cnn_student import Net, explain, find_roles
 from gradescope_utils.autograder_utils.decorators import number, tags, weight
 
+from autograder.errors import StudentError
 from autograder.suite import check
 from autograder.suite.proxy import Student
 
@@ -31,7 +32,7 @@ def test_copies(student: Student, seed: int) -> None:
         check.that(
             check.matches(value, weights[role], 0.0),
             f"Expected `copy_weights` to leave its source as it was; the {role} of the ModuleCNN changed.",
-            "It copies from the first argument into the second.",
+            "Likely cause: the direction of the copy; it goes from the first argument into the second.",
         )
     copied = target.weights()
     for role, value in weights.items():
@@ -46,7 +47,10 @@ def test_copies(student: Student, seed: int) -> None:
             help="It was not copied at all." if unchanged else "",
         )
     batch = ref.images(seed, 4)
-    ours, theirs = source.model(batch), target.model(batch)
+    try:
+        ours, theirs = source.model(batch), target.model(batch)
+    except StudentError:
+        return  # a network that does not run is judged in its own part
     networks = [explain(output, batch, weights) for output in (ours, theirs)]
     if networks[0] is networks[1]:
         return  # the same function of the same weights; whether it is the right one is judged in its own part
