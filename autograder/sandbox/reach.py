@@ -42,7 +42,7 @@ class Handle:
 
     def rewritten(self, path: str) -> str | None:
         """`path` as seen through the handle, or None when it does not lie below it."""
-        if path != self.path and not path.startswith(self.path + "/"):
+        if not _lies_in(path, self.path):
             return None
         return f"/proc/self/fd/{self.fd}{path[len(self.path) :]}"
 
@@ -62,9 +62,14 @@ def roots() -> tuple[str, ...]:
     kept: list[str] = []
     # Path.is_dir() raises for a directory behind a closed one, before Python 3.14.
     for path in sorted(os.path.normpath(path) for path in found if os.path.isdir(path)):  # noqa: PTH112
-        if not any(path == above or path.startswith(above + "/") for above in kept):
+        # Nested by name and in truth: a link inside one root may lead to another place.
+        if not any(_lies_in(path, above) and _lies_in(*map(os.path.realpath, (path, above))) for above in kept):
             kept.append(path)
     return tuple(kept)
+
+
+def _lies_in(path: str, above: str) -> bool:
+    return path == above or path.startswith(above + "/")
 
 
 def unreachable(path: str) -> bool:
@@ -116,7 +121,7 @@ def use_handles(handles: tuple[Handle, ...]) -> None:
 
     The zygote does it once, since the rewritten paths serve it as well and are inherited; or each confined process does
     it for itself, at 10 ms per 1000 modules. Rewritten are `sys.path` and of each loaded module its `__path__`,
-    `__file__`, its spec's origin and its loader's path. The finders cached for the old paths are dropped.
+    `__file__`, its spec's origin and its loader's path.
     """
     if not handles:
         return
@@ -130,9 +135,6 @@ def use_handles(handles: tuple[Handle, ...]) -> None:
         return path
 
     sys.path[:] = [through(path) for path in sys.path]
-    for path in list(sys.path_importer_cache):
-        if through(path) != path:
-            del sys.path_importer_cache[path]
     for module in list(sys.modules.values()):
         names = getattr(module, "__dict__", None)
         if isinstance(names, dict):

@@ -163,7 +163,7 @@ def _new(s: Any, default: int) -> Any:
 
 def _program(of: Any) -> bytes:
     # Not a temporary file: looking for a place to put one fixes the zygote's choice, which submissions inherit.
-    with open(os.memfd_create("filter"), "w+b") as file:
+    with os.fdopen(os.memfd_create("filter"), "w+b") as file:
         of.export_bpf(file)
         file.seek(0)
         return file.read()

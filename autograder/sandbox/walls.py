@@ -222,8 +222,8 @@ def _limit(limits: Limits, *, own_uid: bool) -> str:
     _cap(resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + 2)
     _cap(resource.RLIMIT_FSIZE, limits.file_mb * _MIB)
     _cap(resource.RLIMIT_NOFILE, limits.open_files)
-    # The kernel counts per user: a user who also runs the grader already has some.
-    _cap(resource.RLIMIT_NPROC, limits.processes + (0 if own_uid else _tasks_of(os.getuid())))
+    # The kernel counts per user: a user who also runs the grader has some besides this process.
+    _cap(resource.RLIMIT_NPROC, limits.processes + (0 if own_uid else _tasks_of(os.getuid()) - 1))
     _cap(resource.RLIMIT_CORE, 0)
     _cap(resource.RLIMIT_MSGQUEUE, 0)
     _cap(resource.RLIMIT_MEMLOCK, 64 * 1024)

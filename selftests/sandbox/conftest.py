@@ -58,9 +58,8 @@ class Stage:
                 _confined(prepared, self, act, sender)
             os.close(sender)
         line = _line(receiver)
-        survivors = kill.kill_all(None if "uid" in prepared.missing else self.uid, pid)
+        assert kill.kill_all(None if "uid" in prepared.missing else self.uid, pid) == 0
         status = os.waitpid(pid, 0)[1]
-        assert survivors == 0
         if line:
             kind, value = json.loads(line)
             return kind, value

@@ -158,7 +158,7 @@ def test_where_nothing_else_confines_signals_no_pid_can_be_named(stage: "Stage")
         os.kill(stage.parent, 0)
 
     def by_group(stage: "Stage") -> None:
-        os.kill(-os.getpgid(stage.parent), 0)
+        os.kill(-stage.parent, 0)
 
     def everybody(_: "Stage") -> None:
         os.kill(-1, 0)
@@ -171,7 +171,7 @@ def test_where_nothing_else_confines_signals_no_pid_can_be_named(stage: "Stage")
 
     alone = stage.policy(("seccomp",))
     for act in (by_pid, by_group, everybody, by_thread):
-        assert stage.attempt(act, alone)[0] == "refused"
+        assert stage.attempt(act, alone) in {("refused", "EPERM"), ("refused", "ENOSYS")}
     assert stage.attempt(own_session, alone) == ("done", None)
 
 

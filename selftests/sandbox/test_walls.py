@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from autograder.errors import MachineError
-from autograder.sandbox import kernel, walls
+from autograder.sandbox import kernel, landlock, seccomp, walls
 from autograder.sandbox.policy import LAYERS, Limits
 
 if TYPE_CHECKING:
@@ -221,6 +222,16 @@ def test_says_what_stands_and_why_the_rest_does_not(stage: "Stage") -> None:
     assert set(walls.standing()) | set(walls.missing()) == set(LAYERS)
 
 
+def test_a_machine_without_landlock_and_libseccomp(stage: "Stage", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a container has neither, both are named with a reason, and the other walls stand."""
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(seccomp, "why_missing", lambda: "no libseccomp")
+    assert {"landlock", "seccomp"} <= set(walls.missing())
+    assert not {"landlock", "seccomp"} & set(walls.standing())
+    assert stage.attempt(_take_memory) == ("refused", "MemoryError")
+    assert stage.attempt(_open_a_socket) == ("done", None)
+
+
 def test_refuses_a_process_with_threads(stage: "Stage") -> None:
     """Walls around one of several threads would be no walls: `enter` raises and nothing is confined."""
     done = threading.Event()
@@ -248,6 +259,7 @@ def test_dies_with_the_zygote(stage: "Stage") -> None:
         os._exit(0)
     os.close(sender)
     os.waitpid(zygote, 0)
+    assert select.select([receiver], [], [], 10)[0]
     assert os.read(receiver, 1) == b""  # end of file: nobody holds the other end any more
     os.close(receiver)
 
