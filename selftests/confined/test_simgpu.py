@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # as everybody writes it
 from torch import nn
 
-from autograder.confined.simgpu import device_of, simulated_cuda
+from autograder.confined.simgpu import device_of, sides, simulated_cuda
 
 Snippet = Callable[[torch.device], Any]
 RIGHT: dict[str, Snippet] = {}
@@ -232,6 +232,15 @@ class Recurrent(nn.Module):
         return self.fc(self.attention(self.rnn(x.squeeze(1))[0])[:, -1])
 
 
+@right
+def packed_sequences(device: torch.device) -> Any:
+    x = torch.ones(2, 3, 4, device=device, requires_grad=True)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 2]), batch_first=True)
+    out, _ = nn.utils.rnn.pad_packed_sequence(nn.GRU(4, 5, batch_first=True).to(device)(packed)[0], batch_first=True)
+    out.sum().backward()
+    return [out, x.grad]
+
+
 class SGD:
     """Plain gradient descent: torch.optim costs seconds to import, and one test does."""
 
@@ -305,7 +314,7 @@ def accelerator_idiom(_device: torch.device) -> Any:
 @right
 def layers_made_on_the_device(device: torch.device) -> Any:
     layer = nn.Linear(4, 2, device=device)
-    nn.init.ones_(layer.weight)
+    nn.init.eye_(layer.weight)
     nn.init.orthogonal_(layer.bias[None])
     conv = nn.Conv2d(1, 2, 3).to_empty(device=device)
     return [layer(torch.eye(4, device=device)), *(torch.zeros_like(p) for p in conv.parameters())]
@@ -735,6 +744,10 @@ def test_moving_there_and_back(cuda: torch.device) -> None:
     assert torch.zeros_like(y, device="cpu").is_cpu
     assert y.new_zeros(1, device="cpu").is_cpu
     assert not y.cpu().numpy().any()
+    for aliasing in (torch.as_tensor, torch.asarray):
+        aliasing(x, device=cuda).zero_()
+        aliasing(x.numpy(), device=cuda).zero_()
+        assert (x.device.type, x.tolist()) == ("cpu", [1.0, 1.0])
     assert not y.numpy(force=True).any()
 
 
@@ -767,6 +780,20 @@ def test_half_moved_foreach_lists(cuda: torch.device) -> None:
     assert [tensor.device.type for tensor in mixed] == ["cuda", "cpu"]
 
 
+def test_tensors_made_inside_an_operator(cuda: torch.device) -> None:
+    """A tensor that an operator makes from nothing is where the call's arguments are, or goes with what it meets."""
+    assert F.one_hot(torch.zeros(0, dtype=torch.long, device=cuda), 3).is_cuda
+    assert F.one_hot(torch.zeros(0, dtype=torch.long), 3).is_cpu
+    undecided = torch.ones(2)
+    sides.mark(undecided, sides.EITHER)
+    with torch._C.DisableTorchFunction():  # as inside an operator, where nothing sees the call as a student's
+        scaled = undecided * torch.tensor(2.0)
+        assert (scaled + torch.ones(2, device=cuda)).is_cuda
+    assert sides.side_of(scaled) == sides.CUDA
+    with pytest.raises(RuntimeError, match=SAME_DEVICE):
+        (undecided + torch.ones(2)).add(torch.ones(2, device=cuda))
+
+
 def test_cuda_library_is_harmless(cuda: torch.device) -> None:
     """What programs call around their computation exists and does nothing."""
     assert (torch.cuda.is_available(), torch.cuda.device_count(), torch.cuda.current_device()) == (True, 1, 0)
@@ -779,6 +806,7 @@ def test_cuda_library_is_harmless(cuda: torch.device) -> None:
     with torch.cuda.stream(torch.cuda.Stream()), torch.cuda.device(0):
         x = torch.ones(2).pin_memory().to(cuda, non_blocking=True)
         x.record_stream(torch.cuda.current_stream())
+        assert torch.zeros(2, pin_memory=True).is_cpu
     end.record()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
@@ -800,7 +828,10 @@ def test_nested_contexts_and_the_modes_of_others(cuda: torch.device) -> None:
     x = torch.ones(2, device=cuda)
     with simulated_cuda():
         assert (x + torch.ones(2, device=cuda)).is_cuda
+        assert torch.rand(1, device=cuda, generator=torch.Generator(cuda)).is_cuda
     assert torch.cuda.is_available()
+    with torch._C.DisableTorchFunction():  # as inside a tensor subclass's own handler
+        assert torch.zeros(2, device=cuda).is_cuda
     with torch.inference_mode(), cuda:
         assert (x + torch.ones(2)).is_cuda
 
@@ -862,7 +893,6 @@ def _public_state() -> dict[str, Any]:
         torch.accelerator,
         torch.Tensor,
         torch.nn.Module,
-        torch.UntypedStorage,
         threading.Thread,
     )
     modules = (torch.serialization, torch.functional, torch.nn.functional, torch._tensor, torch.autograd)

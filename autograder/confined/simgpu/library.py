@@ -193,18 +193,6 @@ def _module_to() -> Callable[..., Any]:
     return module_to
 
 
-def _storage_clone() -> Callable[..., Any]:
-    clone: Any = torch.UntypedStorage.clone
-
-    def storage_clone(self: Any) -> Any:
-        # deepcopy of a tensor copies its storage, which no operator sees.
-        copied = clone(self)
-        mark_storage(copied, side_of_storage(self))
-        return copied
-
-    return storage_clone
-
-
 def _serialization_names() -> dict[str, Any]:
     """`torch.save` writes down the device of each storage, `torch.load` reads it or is told another."""
     location_tag: Any = torch.serialization.location_tag
@@ -246,7 +234,6 @@ def _table(modes: Callable[[], contextlib.AbstractContextManager[None]]) -> Iter
         (torch.cuda, _cuda_names()),
         (getattr(torch, "accelerator", None), _accelerator_names()),
         (torch.serialization, _serialization_names()),
-        (torch.UntypedStorage, {"clone": _storage_clone()}),
         (torch.nn.Module, {"to": _module_to()}),
         (torch, {"Generator": _SimulatedGenerator}),
         # RNNs ask it about CUDA weights, and are warned when torch has no cuDNN.

@@ -19,8 +19,8 @@ from autograder.confined.simgpu.tensors import move
 __all__ = ["Calls", "Operators"]
 
 _REAL_CPU = torch.device("cpu")
-_grad: Any = torch._C.TensorBase.grad  # noqa: SLF001  # torch's own attribute, before any patch
-_SET_GRAD, _GET_GRAD = _grad.__set__, _grad.__get__
+_base: Any = torch._C.TensorBase  # noqa: SLF001  # the class that holds torch's own attributes
+_SET_GRAD = _base.grad.__set__
 _FROM_DATA = frozenset({torch.tensor, torch.as_tensor, torch.asarray})
 _ALIASING = frozenset({torch.as_tensor, torch.asarray})
 _LIKE_SELF = frozenset(
@@ -114,7 +114,7 @@ class Calls(TorchFunctionMode):
         result = self._call(func, args, kwargs)
         if wanted is not None:
             return _place(func, result, wanted)
-        if self._operators.left_open or func == _GET_GRAD:
+        if self._operators.left_open:
             self._close(result, args, kwargs)
         return result
 
