@@ -1,4 +1,4 @@
-"""Layer 1, confined: import the student's files as Python would, except that an import this machine lacks fails only what uses it."""
+"""Layer 1, confined: import the student's files as Python would; a missing package fails only what uses it."""
 
 import __future__
 
@@ -43,6 +43,10 @@ class Missing:
         return
 
     def __call__(self, *_args: object, **_kwargs: object) -> NoReturn:
+        """Refuse."""
+        self._refuse()
+
+    def __instancecheck__(self, _thing: object) -> NoReturn:
         self._refuse()
 
     def __mro_entries__(self, _bases: tuple[type, ...]) -> NoReturn:
@@ -51,8 +55,14 @@ class Missing:
     def __iter__(self) -> Iterator[Any]:
         self._refuse()
 
-    def __getitem__(self, _key: object) -> NoReturn:
-        self._refuse()
+    def __getitem__(self, _key: object) -> "Missing":
+        # `npt.NDArray[float]` and `pd.DataFrame | None` stand in annotations, which ask for nothing
+        return Missing(f"{self.__dict__['_missing_name']}[]")
+
+    def __or__(self, _other: object) -> "Missing":
+        return self
+
+    __ror__ = __or__
 
     def __setitem__(self, _key: object, _value: object) -> None:
         return
@@ -83,7 +93,8 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None, _target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Find a student's module or package; anything else is left to Python."""
-        folders = [self._folder] if path is None else [entry for entry in path if entry.startswith(self._folder)]
+        inside = self._folder + os.sep
+        folders = [self._folder] if path is None else [entry for entry in path if entry.startswith(inside)]
         spec = importlib.machinery.PathFinder.find_spec(fullname, folders) if folders else None
         if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             return spec if spec is not None and spec.origin is None else None
@@ -118,22 +129,23 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def _stand_in(self, statement: ast.stmt, error: ModuleNotFoundError, names: dict[str, Any]) -> bool:
         """Bind `Missing`s for an import statement whose module is not installed; False if that is not what happened."""
-        top = (error.name or "").split(".")[0]
         if isinstance(statement, ast.Import):
-            wanted = {alias.name.split(".")[0] for alias in statement.names}
-            if top not in wanted:
+            if not any(_is_absent(alias.name, error) for alias in statement.names):
                 return False
             for alias in statement.names:
                 one = ast.fix_missing_locations(ast.Module([ast.Import([alias])], []))
                 try:
                     exec(compile(one, "<import>", "exec"), names)  # noqa: S102  # likewise
-                except ModuleNotFoundError:
+                except ModuleNotFoundError as again:
+                    if not _is_absent(alias.name, again):
+                        raise
                     self._note(alias.name)
                     bound = alias.name if alias.asname else alias.name.split(".")[0]
-                    names[alias.asname or bound] = Missing(bound)
+                    # `import torch.nothing` must not take away torch
+                    names[alias.asname or bound] = sys.modules.get(bound) or Missing(bound)
             return True
         if isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
-            if top != statement.module.split(".")[0]:
+            if not _is_absent(statement.module, error):
                 return False
             self._note(statement.module)
             for alias in statement.names:
@@ -145,6 +157,11 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def _note(self, name: str) -> None:
         if name not in self.missing:
             self.missing.append(name)
+
+
+def _is_absent(module: str, error: ModuleNotFoundError) -> bool:
+    """Whether the error is that this module, or a package it lies in, is not there; not one that it imports in turn."""
+    return bool(error.name) and f"{module}.".startswith(f"{error.name}.")
 
 
 def _future_flags(tree: ast.Module) -> int:
@@ -159,7 +176,9 @@ def _future_flags(tree: ast.Module) -> int:
 def _segments(body: list[ast.stmt], *, one_by_one: bool) -> Iterator[list[ast.stmt]]:
     """Runs of statements to execute together: each import alone, so that one that fails can be told apart."""
     run: list[ast.stmt] = []
-    for statement in body:
+    for index, statement in enumerate(body):
+        if index and _is_text(statement):
+            continue  # first in a run, it would become the module's docstring
         if one_by_one or isinstance(statement, ast.Import | ast.ImportFrom):
             if run:
                 yield run
@@ -171,28 +190,47 @@ def _segments(body: list[ast.stmt], *, one_by_one: bool) -> Iterator[list[ast.st
         yield run
 
 
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
 def _message_of(error: BaseException) -> str:
     try:
         text = str(error)
     except BaseException as problem:  # noqa: BLE001  # an exception's own __str__ is student code
         text = f"(its message could not be read: {type(problem).__name__})"
-    return text.encode("utf-8", "replace").decode()[:_MAX_MESSAGE]
+    return _plain(text)
+
+
+def _plain(text: str, limit: int = _MAX_MESSAGE) -> str:
+    return str.encode(text[:limit], "utf-8", "replace").decode()
 
 
 def describe(error: BaseException, folder: str) -> wire.Raised:
     """An exception as data, with the frames that lie in the student's folder and no others."""
+    try:
+        return _describe(error, folder)
+    except Exception as problem:  # noqa: BLE001  # its class is student code: attributes may be of any type, or raise
+        return wire.Raised("Exception", f"(it could not be read: {type(problem).__name__})", [])
+
+
+def _describe(error: BaseException, folder: str) -> wire.Raised:
     frames: list[tuple[str, int, str]] = []
     prefix = folder + os.sep
     for frame, line in traceback.walk_tb(error.__traceback__):
         path = frame.f_code.co_filename
         if path.startswith(prefix):
-            frames.append((path[len(prefix) :], line, frame.f_code.co_name))
+            frames.append((_plain(path[len(prefix) :]), line, _plain(frame.f_code.co_name)))
     if isinstance(error, SyntaxError) and (error.filename or "").startswith(prefix):
-        frames.append(((error.filename or "")[len(prefix) :], error.lineno or 0, "<module>"))
+        frames.append((_plain((error.filename or "")[len(prefix) :]), int(error.lineno or 0), "<module>"))
     if len(frames) > _MAX_LINES:
         frames = frames[:2] + frames[2 - _MAX_LINES :]
     missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
-    return wire.Raised(type(error).__name__[:200], _message_of(error), frames, missing[:200])
+    return wire.Raised(_plain(type(error).__name__, 200), _message_of(error), frames, _plain(missing, 200))
 
 
 def load(folder: str, main: str, *, tolerant: bool) -> tuple[types.ModuleType, Loader]:
@@ -211,5 +249,8 @@ def load(folder: str, main: str, *, tolerant: bool) -> tuple[types.ModuleType, L
 
 
 def _lies_in(module: object, folder: str) -> bool:
-    path = getattr(module, "__file__", None)
-    return isinstance(path, str) and path.startswith(folder + os.sep)
+    # vars, as some modules make up any attribute that they are asked for
+    names = vars(module) if isinstance(module, types.ModuleType) else {}
+    # a folder without `__init__.py` has no file, but it holds on to the modules inside it
+    paths = [names.get("__file__"), *(names.get("__path__") or ())]
+    return any(isinstance(path, str) and path.startswith(folder + os.sep) for path in paths)

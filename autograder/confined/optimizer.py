@@ -1,9 +1,10 @@
 """Layer 1, confined: the optimizer that students' training functions are handed.
 
-A plain stochastic gradient descent, and a true `torch.optim.Optimizer`. The ones that torch ships import the whole of `torch._dynamo`
-when the first is constructed, a second or more in which nothing is graded. What calls for that import is a set of wrappers that keep
-`torch.compile` away from the optimizer's own methods; in here nothing is ever compiled (`TORCHDYNAMO_DISABLE=1`), so the methods
-themselves are what those wrappers would return. A student who constructs another optimizer gets torch's own, import and all.
+A plain stochastic gradient descent, and a true `torch.optim.Optimizer`. The ones that torch ships import the whole of
+`torch._dynamo` when the first is constructed, a second or more in which nothing is graded. What calls for that is a set
+of wrappers that keep `torch.compile` away from the optimizer's own methods; in here nothing is ever compiled
+(`TORCHDYNAMO_DISABLE=1`), so the methods themselves are what those wrappers would return. A student who constructs
+another optimizer gets torch's own, import and all.
 """
 
 from collections.abc import Callable
@@ -15,16 +16,16 @@ __all__ = ["SGD", "skip_dynamo"]
 
 
 def skip_dynamo() -> None:
-    """Answer beforehand what torch's `_disable_dynamo` wrappers on `Optimizer` ask `torch._dynamo` for: the method itself."""
+    """Answer for `torch._dynamo` what the `_disable_dynamo` wrappers on `Optimizer` ask of it: the method itself."""
     for method in vars(torch.optim.Optimizer).values():
         inner = getattr(method, "__wrapped__", None)
         if inner is not None and not hasattr(inner, "__dynamo_disable"):
             # setattr with a string, as a plain assignment in a class body would have its name mangled
-            setattr(inner, "__dynamo_disable", inner)  # noqa: B010
+            setattr(inner, "__dynamo_disable", inner)
 
 
 class SGD(torch.optim.Optimizer):
-    """Stochastic gradient descent, `p -= lr * grad`, with classical momentum: `torch.optim.SGD` without its other options.
+    """Stochastic gradient descent, `p -= lr * grad`, with classical momentum: `torch.optim.SGD`, fewer options.
 
     Args:
         params: Parameters or parameter groups, as for any torch optimizer.
@@ -54,5 +55,5 @@ class SGD(torch.optim.Optimizer):
                     else:
                         state["momentum_buffer"] = update.clone()
                     update = state["momentum_buffer"]
-                parameter.sub_(update * group["lr"])
+                parameter.add_(update, alpha=-group["lr"])
         return loss

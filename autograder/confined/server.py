@@ -1,4 +1,4 @@
-"""Layer 1, confined: serves one submission. The template imports it and forks a child for each test; the child does as it is asked.
+"""Layer 1, confined: serves one submission. The template imports it and forks a child per test, which does as asked.
 
 Everything after `serve_template` starts runs behind the walls. A process here never goes back to the caller: it exits.
 """
@@ -37,7 +37,7 @@ class _Template:
             self.module, loader = loading.load(request.folder, request.module, tolerant=request.tolerant)
         except BaseException as error:  # noqa: BLE001  # student code raises anything, SystemExit too
             return loading.describe(error, request.folder)
-        # A collection in a child would write to every object it looks at, and so copy the pages that it shares with this process.
+        # A collection in a child would write to every object it looks at, and so copy the pages they share.
         gc.collect()
         gc.freeze()
         return wire.Loaded([name for name in vars(self.module) if isinstance(name, str)], loader.missing, loader.raised)
@@ -87,7 +87,7 @@ class _Child:
         return operator.attrgetter(request.path)(thing) if request.path else thing
 
     def _use_gpu(self) -> str:
-        """Have a CUDA device from here on: a real one, or else a simulated one, with the student's module imported anew under it."""
+        """Have a CUDA device from here on: a real one, or a simulated one with the student's module imported anew."""
         if torch.cuda.is_available():
             return "CUDA"
         self._gpu.enter_context(simgpu.simulated_cuda())
@@ -105,7 +105,7 @@ def _seed(seed: int) -> None:
 def _reply(sock: socket.socket, reply: wire.Reply) -> None:
     try:
         wire.send(sock, reply)
-    except wire.FrameError as error:
+    except (wire.FrameError, ValueError) as error:  # too long, or a name that is not Unicode: nothing was sent yet
         wire.send(sock, wire.Raised("ValueError", str(error), []))
 
 

@@ -32,6 +32,10 @@ __all__ = [
 _MAX_DEPTH = 4
 
 
+_MODULES_OWN = frozenset(vars(torch.nn.Module()))
+"""Attributes that every module has: where torch keeps what is registered."""
+
+
 def _loose_tensors(owner: object, path: str, depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors kept where torch does not register them: attributes, lists, dicts, and class attributes."""
     if isinstance(owner, torch.Tensor):
@@ -46,8 +50,8 @@ def _loose_tensors(owner: object, path: str, depth: int = 0) -> Iterator[tuple[s
     elif isinstance(owner, dict):
         items = list(owner.items())
     elif isinstance(owner, torch.nn.Module):
-        items = [(name, value) for name, value in vars(owner).items() if not name.startswith("_")]
-        items += list(owner.named_children())
+        items = [(name, value) for name, value in vars(owner).items() if name not in _MODULES_OWN]
+        items += [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False), *owner.named_children()]
         for kind in type(owner).__mro__:
             if not kind.__module__.startswith("torch."):
                 items += [(name, value) for name, value in vars(kind).items() if not name.startswith("__")]
@@ -68,7 +72,7 @@ def _all_tensors(model: torch.nn.Module) -> list[tuple[str, str, torch.Tensor]]:
 
 
 def tensors(model: torch.nn.Module) -> list[list[Any]]:
-    """Every floating tensor the model holds, as [path, "parameter" | "buffer" | "loose", tensor]; and integer buffers."""
+    """Every floating tensor of the model, as [path, "parameter" | "buffer" | "loose", tensor]; and integer buffers."""
     return [list(entry) for entry in _all_tensors(model)]
 
 
@@ -183,7 +187,8 @@ def trace(model: torch.nn.Module, images: torch.Tensor) -> dict[str, Any]:
 
     def note(module: torch.nn.Module, _inputs: Any) -> None:
         # a student's subclass of a layer counts as that layer
-        layers.append(next(f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__ if _is_torch(kind)))
+        bases = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__ if _is_torch(kind))
+        layers.append(next(bases))
 
     recorder = _Recorder()
     hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
@@ -237,7 +242,7 @@ def modes(model: torch.nn.Module) -> list[bool]:
     return [module.training for module in model.modules()]
 
 
-VERBS = {
+VERBS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (tensors, assign, calm, calmly, input_after, gradients, structure, trace, watch, seen, sgd, modes)
 }

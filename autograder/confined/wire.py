@@ -1,7 +1,7 @@
-"""Layer 1: the frames that cross the wall, and how they are read and written. The one confined module the trusted side imports.
+"""Layer 1: the frames that cross the wall, read and written. Of `confined`, the trusted side imports this alone.
 
-A frame is a 4-byte little-endian length and that many bytes of msgpack, decoded by msgspec into the structs below and nothing else.
-Never pickle. Whoever reads caps the length before it allocates and sets a deadline before it waits.
+A frame is a 4-byte little-endian length and that many bytes of msgpack, decoded by msgspec into the structs below and
+nothing else. Never pickle. Whoever reads caps the length before it allocates and sets a deadline before it waits.
 """
 
 import array
@@ -9,7 +9,8 @@ import contextlib
 import socket
 import struct
 import time
-from typing import TypeVar
+import types
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -111,7 +112,7 @@ Value = None | bool | int | float | str | Tensor | Ref | Device | NestedList | M
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """To the template: import the submission's main module; `tolerant` goes on after a statement that raises (notebooks)."""
+    """To the template: import the submission's main module; `tolerant` (notebooks) goes on after what raises."""
 
     folder: str
     module: str
@@ -137,9 +138,10 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """To a child: call the attribute `path` of `target` with these arguments; with `get`, the attribute itself is the answer.
+    """To a child: call the attribute `path` of `target` with these arguments; with `get`, the attribute is the answer.
 
-    `target` is an object's number, or `MODULE` for the student's module, or `TORCH` for torch itself. An empty path is the target.
+    `target` is an object's number, or `MODULE` for the student's module, or `TORCH` for torch itself. An empty path is
+    the target.
     """
 
     target: int
@@ -180,7 +182,7 @@ class Raised(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The module was imported: its names, the imports this machine lacks, and what raised on the way (notebooks only)."""
+    """The module was imported: its names, the imports this machine lacks, and what raised on the way (notebooks)."""
 
     names: list[str]
     missing: list[str]
@@ -197,7 +199,15 @@ def encode(message: object) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
-def decode(data: bytes | bytearray, kind: type[_T]) -> _T:
+@overload
+def decode(data: bytes | bytearray, kind: type[_T]) -> _T: ...
+
+
+@overload
+def decode(data: bytes | bytearray, kind: types.UnionType) -> Any: ...
+
+
+def decode(data: bytes | bytearray, kind: Any) -> Any:
     """Bytes back into a message of the given kind.
 
     Raises:
@@ -252,14 +262,34 @@ def _exactly(sock: socket.socket, count: int, deadline: float | None) -> bytearr
         sock.settimeout(_remaining(deadline))
         chunk = sock.recv(min(count - len(data), 1 << 20))
         if not chunk:
-            raise FrameError(f"the other side closed after {len(data)} of {count} bytes") if data else EOFError
+            raise FrameError(f"the other side closed after {len(data)} of {count} bytes")
         data += chunk
     return data
 
 
+def _body(sock: socket.socket, head: bytes, deadline: float | None, limit: int) -> bytearray:
+    head += _exactly(sock, _LENGTH.size - len(head), deadline)
+    length: int = _LENGTH.unpack(head)[0]
+    if length > limit:
+        raise FrameError(f"a frame of {length} bytes is over the limit of {limit} bytes")
+    return _exactly(sock, length, deadline)
+
+
+@overload
 def receive(
     sock: socket.socket, kind: type[_T], deadline: float | None = None, max_fds: int = 0, limit: int = MAX_FRAME
-) -> tuple[_T, list[int]]:
+) -> tuple[_T, list[int]]: ...
+
+
+@overload
+def receive(
+    sock: socket.socket, kind: types.UnionType, deadline: float | None = None, max_fds: int = 0, limit: int = MAX_FRAME
+) -> tuple[Any, list[int]]: ...
+
+
+def receive(
+    sock: socket.socket, kind: Any, deadline: float | None = None, max_fds: int = 0, limit: int = MAX_FRAME
+) -> tuple[Any, list[int]]:
     """Read one frame, and the descriptors that came with it.
 
     Args:
@@ -279,20 +309,15 @@ def receive(
         OSError: The connection broke.
     """
     fds: list[int] = []
+    sock.settimeout(_remaining(deadline))
     if max_fds:
-        sock.settimeout(_remaining(deadline))
         head, fds, _, _ = socket.recv_fds(sock, _LENGTH.size, max_fds)
-        if not head:
-            raise EOFError
-        if len(head) < _LENGTH.size:
-            head += _exactly(sock, _LENGTH.size - len(head), deadline)
     else:
-        head = bytes(_exactly(sock, _LENGTH.size, deadline))
+        head = sock.recv(_LENGTH.size)
+    if not head:
+        raise EOFError
     try:
-        (length,) = _LENGTH.unpack(head)
-        if length > limit:
-            raise FrameError(f"a frame of {length} bytes is over the limit of {limit} bytes")
-        return decode(_exactly(sock, length, deadline) if length else b"", kind), fds
+        return decode(_body(sock, head, deadline, limit), kind), fds
     except BaseException:
         for fd in fds:
             with contextlib.suppress(OSError):

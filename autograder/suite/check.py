@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from autograder.text import escape
+from autograder.text import elide, escape
 
-__all__ = ["Failure", "close", "dtype", "equal", "fail", "matches", "shape", "that"]
+__all__ = ["Failure", "close", "dtype", "equal", "fail", "matches", "shape", "tensor", "that"]
 
 
 class Failure(AssertionError):  # noqa: N818  # pytest's word: a failure is a verdict, an error is a fault
@@ -47,6 +47,13 @@ def shape(actual: Any, expected: Sequence[int], what: str = "the output", help: 
         fail(f"Expected {what} to have shape {tuple(expected)}, got {tuple(actual.shape)}.", help)
 
 
+def tensor(actual: Any, what: str = "the output") -> torch.Tensor:
+    """`actual` itself; fail unless it is a tensor."""
+    if not isinstance(actual, torch.Tensor):
+        fail(f"Expected {what} to be a tensor, got {_kind(actual)}.")
+    return actual
+
+
 def dtype(actual: Any, expected: torch.dtype = torch.float32, what: str = "the output") -> None:
     """Fail unless `actual` is a tensor of this dtype."""
     if not isinstance(actual, torch.Tensor):
@@ -58,7 +65,7 @@ def dtype(actual: Any, expected: torch.dtype = torch.float32, what: str = "the o
 def equal(actual: Any, expected: Any, what: str, help: str = "") -> None:  # noqa: A002
     """Fail unless the two plain values are equal; a tensor equals no plain value."""
     if isinstance(actual, torch.Tensor) or actual != expected:
-        fail(f"Expected {what} to be {escape(repr(expected))}, got {_kind(actual)}.", help)
+        fail(f"Expected {what} to be {_shown(expected)}, got {_shown(actual)}.", help)
 
 
 def matches(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
@@ -120,7 +127,14 @@ def _not_finite(tensor: torch.Tensor) -> str:
     return f"{nans} NaN and {int(torch.isinf(tensor).sum())} infinite values among {count}"
 
 
-def _kind(thing: Any) -> str:
+def _shown(thing: Any) -> str:
+    # Escaped: what a student's code returned is text that the student chose.
+    if isinstance(thing, bool | int | float | str | list | tuple | dict):
+        return escape(elide(repr(thing[:200] if isinstance(thing, str) else thing), 200))
+    return _kind(thing)
+
+
+def _kind(thing: Any) -> str:  # noqa: PLR0911  # one line for each kind
     if thing is None:
         return "None (is a `return` missing?)"
     if isinstance(thing, torch.Tensor):
@@ -132,6 +146,5 @@ def _kind(thing: Any) -> str:
     if isinstance(thing, float) and not math.isfinite(thing):
         return f"the number {thing}"
     if isinstance(thing, bool | int | float | str):
-        # escaped: what a student's code returned is text that the student chose
-        return f"{type(thing).__name__} {escape(repr(thing if not isinstance(thing, str) else thing[:40]))}"
+        return f"{type(thing).__name__} {_shown(thing)}"
     return f"an object of type {getattr(thing, 'kind', type(thing).__name__)}"

@@ -1,9 +1,10 @@
-"""Layer 3: the pytest plugin that turns a hidden suite's run into results. `grade.py` registers it by hand; it is no entry point.
+"""Layer 3: the pytest plugin that turns a hidden suite's run into results. `grade.py` registers it by hand.
 
-Collection declares every test with its points, before student code runs. Each test's verdict is then decided by whose fault its
-failure is: the student's (points lost), or the suite's or the machine's (not graded).
+Collection declares every test with its points, before student code runs. Each test's verdict is then decided by whose
+fault its failure is: the student's (points lost), or the suite's or the machine's (not graded).
 """
 
+import inspect
 import math
 import re
 import time
@@ -13,7 +14,7 @@ from typing import Any, Literal, get_args
 import msgspec
 import pytest
 
-from autograder.errors import AutograderError, MachineError, StudentError, SuiteError
+from autograder.errors import AutograderError, MachineError, StudentError, StudentStopped, SuiteError
 from autograder.report import Leaderboard, TestResult, Visibility
 from autograder.suite.check import Failure
 from autograder.suite.proxy import Student
@@ -22,6 +23,9 @@ from autograder.text import escape
 __all__ = ["GradePlugin"]
 
 _Verdict = tuple[Literal["passed", "failed", "not_graded", "not_reached"], str]
+
+_NO_TIME = "The time for the whole run was used up before this test."
+
 
 class GradePlugin:
     """Declares the tests of one suite, runs them against one submission and keeps the results.
@@ -82,6 +86,9 @@ class GradePlugin:
         """Note what could not be collected: a suite that does not import."""
         if report.failed:
             self.collection_errors.append(f"{report.nodeid}: {str(report.longrepr).strip().splitlines()[-1]}")
+        elif report.skipped:
+            # its tests would vanish, and their points with them
+            self.collection_errors.append(f"{report.nodeid} skips itself as a whole; mark its tests instead")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Declare every test, in the order of the suite's numbers."""
@@ -89,6 +96,8 @@ class GradePlugin:
             return
         session.items.sort(key=lambda item: _order(_mark(item, "__number__", "")))
         try:
+            if not session.items:
+                raise SuiteError(f"The hidden suite in {session.path} holds no test; add a test_*.py that does.")
             self._tests = {_id(item): _declare(item) for item in session.items}
             if not self._declared(tuple(self._tests.values())):
                 session.items.clear()
@@ -116,37 +125,40 @@ class GradePlugin:
         """Decide a verdict from each phase; the first that is not a pass stands."""
         report: pytest.TestReport = yield
         test = _id(item)
-        verdict = _verdict(item, call, report)
+        verdict = _verdict(call, report)
+        if self._cut_short(call):
+            verdict = "not_reached", _NO_TIME
         if verdict is not None and self._verdicts.get(test, ("passed", ""))[0] == "passed":
             self._verdicts[test] = verdict
         if report.when == "teardown":
             self._finish(item, test)
         return report
 
+    def _cut_short(self, call: pytest.CallInfo[None]) -> bool:
+        """Whether the run's own deadline, and no limit of the test, is what ended a call to student code."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        return isinstance(error, StudentStopped) and error.timed_out and time.monotonic() >= self._deadline
+
     def _finish(self, item: pytest.Item, test: str) -> None:
         outcome, output = self._verdicts.get(test, ("not_graded", "the test did not run"))
         declared = self._tests[test]
         score = declared.max_score if outcome == "passed" else 0.0
-        partial = next((vars(f)["__score__"] for f in _layers(item) if "__score__" in vars(f)), None)
-        uses_partial = any("set_score" in f.__code__.co_varnames for f in _layers(item) if hasattr(f, "__code__"))
-        if outcome == "passed" and partial is not None:
-            try:
-                score = float(partial)
-            except (TypeError, ValueError):
-                score = math.nan
-            if not math.isfinite(score):
-                outcome, score, output = "not_graded", 0.0, f"the suite gave {partial!r} as this test's score"
-            elif score < declared.max_score:
-                outcome = "failed"
-        elif outcome == "passed" and uses_partial and _takes_score(item):
-            outcome, score, output = "not_graded", 0.0, "the suite gave no score for this test"
+        if outcome in ("passed", "failed") and _is_partial(item):
+            given = _score(item)
+            if given is None and outcome == "passed":
+                outcome, score, output = "not_graded", 0.0, "the suite gave no score for this test"
+            elif given is not None and not (math.isfinite(given) and given >= 0):
+                outcome, score, output = "not_graded", 0.0, f"the suite gave {given} as this test's score"
+            elif given is not None:
+                # what a test gave before it failed stays, as in gradescope-utils
+                score, outcome = given, outcome if given >= declared.max_score else "failed"
         if outcome == "not_graded":
             output = escape(output[:1].upper() + output[1:])
         hidden = next((vars(f)["__hide_errors__"] for f in _layers(item) if "__hide_errors__" in vars(f)), None)
         staff: dict[str, Any] = {}
         if outcome == "failed" and hidden is not None:
             staff["hidden_output"], output = output, str(hidden)
-        self._leaderboard(item)
+        self._leaderboard(item, staff)
         result = msgspec.structs.replace(
             declared,
             score=score,
@@ -157,12 +169,17 @@ class GradePlugin:
         )
         self._judged(result)
 
-    def _leaderboard(self, item: pytest.Item) -> None:
-        for function in _layers(item):
-            if "__leaderboard_value__" in vars(function):
-                name, order = function.__leaderboard_column__, function.__leaderboard_sort_order__
-                self.leaderboard.append(Leaderboard(name=name, value=function.__leaderboard_value__, order=order))
+    def _leaderboard(self, item: pytest.Item, staff: dict[str, Any]) -> None:
+        value = _left(item, "__leaderboard_value__")
+        if value is None:
+            return
+        name, order = str(_mark(item, "__leaderboard_column__", "")), _mark(item, "__leaderboard_sort_order__", "desc")
+        if not isinstance(value, str):
+            value = _number(value)
+            if not math.isfinite(value):
+                staff["leaderboard"] = f"{name} is left out: its value is not a finite number"
                 return
+        self.leaderboard.append(Leaderboard(name=name, value=value, order=order))
 
 
 class _NotReachedError(Exception):
@@ -178,7 +195,7 @@ def _function(item: pytest.Item) -> Any:
 
 
 def _layers(item: pytest.Item) -> list[Any]:
-    """The test function and what its decorators wrapped, outermost first: gradescope-utils' marks may lie on any of them."""
+    """The test function and what its decorators wrapped, outermost first: a mark may lie on any of them."""
     function, layers = _function(item), []
     function = getattr(function, "__func__", function)
     while function is not None:
@@ -187,8 +204,27 @@ def _layers(item: pytest.Item) -> list[Any]:
     return layers
 
 
-def _takes_score(item: pytest.Item) -> bool:
-    return "set_score" in getattr(item, "fixturenames", ())
+def _left(item: pytest.Item, attribute: str) -> Any:
+    """What a run of the test left on one of its layers; None where it left nothing."""
+    return next((vars(function)[attribute] for function in _layers(item) if attribute in vars(function)), None)
+
+
+def _is_partial(item: pytest.Item) -> bool:
+    # `partial_credit`'s wrapper closes over the `set_score` that it hands to the test
+    codes = [function.__code__ for function in _layers(item) if hasattr(function, "__code__")]
+    return "set_score" in getattr(item, "fixturenames", ()) or any("set_score" in code.co_freevars for code in codes)
+
+
+def _score(item: pytest.Item) -> float | None:
+    score = _left(item, "__score__")
+    return None if score is None else _number(score)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: a tensor of several values
+        return math.nan
 
 
 def _mark(item: pytest.Item, attribute: str, default: Any) -> Any:
@@ -210,6 +246,11 @@ def _declare(item: pytest.Item) -> TestResult:
         raise SuiteError(f"{item.nodeid} has visibility {visibility!r}; use one of {', '.join(get_args(Visibility))}.")
     if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
         raise SuiteError(f"{item.nodeid} has weight {weight!r}; use a finite number that is not negative.")
+    if inspect.iscoroutinefunction(_layers(item)[-1]):
+        raise SuiteError(f"{item.nodeid} is an `async def`, which pytest does not run; write it as a plain function.")
+    order = _mark(item, "__leaderboard_sort_order__", "desc")
+    if order not in ("asc", "desc"):
+        raise SuiteError(f"{item.nodeid} has a leaderboard in the order {order!r}; use 'asc' or 'desc'.")
     return TestResult(
         id=_id(item),
         name=f"{name} [{case}]" if case and documentation else name,
@@ -220,27 +261,36 @@ def _declare(item: pytest.Item) -> TestResult:
     )
 
 
-def _verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> _Verdict | None:
+def _verdict(call: pytest.CallInfo[None], report: pytest.TestReport) -> _Verdict | None:
     """What one phase of a test says; None where it says nothing."""
-    expected_failure = hasattr(report, "wasxfail")
-    if expected_failure:
+    error = call.excinfo.value if call.excinfo is not None else None
+    if hasattr(report, "wasxfail") and not isinstance(error, MachineError | SuiteError):
         return "passed", f"Expected to fail: {escape(str(report.wasxfail))}." if report.skipped else ""
-    if call.excinfo is None:
+    if error is not None:
+        return _blame(error, report.when or "")
+    if report.failed:
         # a strict xfail that passed is reported as failed without an exception
-        if report.failed:
-            return "failed", escape(str(report.longrepr))
-        return ("passed", "") if report.when == "call" else None
-    error = call.excinfo.value
+        return "failed", escape(str(report.longrepr))
+    return ("passed", "") if report.when == "call" else None
+
+
+def _blame(error: BaseException, phase: str) -> _Verdict:
+    """The verdict on a phase that raised, by whose fault that is."""
     if isinstance(error, pytest.skip.Exception):
         return "not_graded", f"this test was skipped: {error.msg}"
     if isinstance(error, _NotReachedError):
-        return "not_reached", "The time for the whole run was used up before this test."
+        return "not_reached", _NO_TIME
     if isinstance(error, Failure | StudentError):
         return "failed", str(error)
-    if report.when == "call" and isinstance(error, AssertionError):
+    if phase == "call" and (isinstance(error, AssertionError) or _is_fail(error)):
         # a plain assert: its own words if the suite gave any, never the suite's source
         words = str(error).split("\nassert ", maxsplit=1)[0].strip()
         return "failed", escape("" if words.startswith("assert ") else words) or "This check did not hold."
     if isinstance(error, MachineError):
         return "not_graded", str(error)
     return "not_graded", f"the test itself failed ({type(error).__name__}: {str(error)[:300]})"
+
+
+def _is_fail(error: BaseException) -> bool:
+    """Whether the suite said `pytest.fail` or `pytest.raises`, and not pytest-timeout, whose backstop is our own."""
+    return isinstance(error, pytest.fail.Exception) and not str(error).endswith("from pytest-timeout.")

@@ -1,9 +1,11 @@
-"""Layer 3: the `student` proxy. A suite author writes as if the student's module were here; every call crosses the wall.
+"""Layer 3: the `student` proxy. A suite is written as if the student's module were here; every call crosses the wall.
 
-What comes back is data: plain tensors whose bytes were counted and whose values are finite, plain numbers and strings, or a `Handle` on an
-object that stays on the other side.
+What comes back is data: plain tensors whose bytes were counted and whose values are finite, plain numbers and strings,
+or a `Handle` on an object that stays on the other side.
 """
 
+import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,9 +15,16 @@ import torch
 from autograder.confined import wire
 from autograder.errors import StudentError, StudentForged, StudentRaised, StudentStopped
 from autograder.suite.hints import hint
-from autograder.text import fence
+from autograder.text import elide, escape, fence
 
-__all__ = ["Budget", "Channel", "Handle", "OnDevice", "Script", "Student"]
+__all__ = ["Budget", "Channel", "Handle", "OnDevice", "Script", "Student", "raised", "tensor_in"]
+
+# What the confined side says is a claim: these bound what is worked on and shown when it is forged.
+_MAX_DEPTH = 32
+_MAX_DIMENSIONS = 16
+_MAX_MESSAGE = 2000
+_MAX_LINES = 6
+_DEVICE = re.compile(r"[a-z]{1,16}(:\d{1,3})?")
 
 
 class Channel(Protocol):
@@ -39,7 +48,7 @@ class Script(Protocol):
 
 
 class Budget:
-    """How long calls may take. What ran into its limit before gets less time again, so that one endless loop costs seconds, not minutes.
+    """How long calls may take. What ran into its limit gets less time again: a loop costs seconds, not minutes.
 
     Only the student's class or function that hung is cut short: the others keep the whole limit.
     """
@@ -51,7 +60,7 @@ class Budget:
 
     def seconds(self, name: str) -> float:
         """How long a call to what `name` made may take."""
-        return max(self._least, self._seconds / 2 ** self._hung.get(name, 0))
+        return max(self._least, self._seconds * math.pow(0.5, self._hung.get(name, 0)))
 
     def hung(self, name: str) -> None:
         """Note that a call to what `name` made ran into its limit."""
@@ -62,14 +71,14 @@ class Handle:
     """An object on the other side. It answers like the module that it is; unknown names are methods called over there.
 
     Attributes:
-        kind: The object's class name over there: a claim.
+        kind: The object's class name over there: a claim, but always an identifier or "?".
     """
 
     def __init__(self, student: "Student", ref: wire.Ref, name: str) -> None:
         self._student = student
         self._ref = ref
         self._name = name
-        self.kind = ref.kind
+        self.kind = ref.kind if ref.kind.isidentifier() and len(ref.kind) <= 100 else "?"
         self.is_module = ref.is_module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -125,7 +134,8 @@ class Handle:
             raise StudentError(f"`{method}()` of your {self._name} does not give names and tensors.") from None
         for key, value in tensors.items():
             if not isinstance(value, torch.Tensor):
-                raise StudentError(f"`{method}()` of your {self._name} holds {key!r}, which is not a tensor.")
+                shown = escape(repr(key[:100]))
+                raise StudentError(f"`{method}()` of your {self._name} holds {shown}, which is not a tensor.")
         return tensors
 
 
@@ -150,7 +160,7 @@ class Student:
         torch: torch over there, for building what a test needs beside the student's code.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # grade.py alone makes one
         self,
         open_channel: Callable[[], Channel],
         script: Script,
@@ -183,7 +193,7 @@ class Student:
         return str(self.verb("use_gpu", name="import"))
 
     def calls_in_source(self, name: str) -> frozenset[str]:
-        """What the source of a definition calls or builds on, as full names; for style, where its code cannot be run."""
+        """What the source of a definition calls or builds on, as full names; for style, where code cannot run."""
         return self._script.calls(name)
 
     def call(
@@ -213,17 +223,19 @@ class Student:
             raise raised(reply, self._script)
         return self._in(reply.value, name)
 
-    def _in(self, value: wire.Value, name: str) -> Any:
+    def _in(self, value: wire.Value, name: str, depth: int = 0) -> Any:
+        if depth > _MAX_DEPTH:
+            raise StudentForged("Your code sent the grader something that is not an answer.")
         if isinstance(value, wire.Tensor):
             return tensor_in(value, name)
         if isinstance(value, wire.Ref):
             return Handle(self, value, name)
         if isinstance(value, wire.NestedList):
-            return [self._in(item, name) for item in value.items]
+            return [self._in(item, name, depth + 1) for item in value.items]
         if isinstance(value, wire.Mapping):
             if len(value.keys) != len(value.values):
                 raise StudentForged("Your code sent the grader something that is not an answer.")
-            return {key: self._in(item, name) for key, item in zip(value.keys, value.values, strict=True)}
+            return {key: self._in(item, name, depth + 1) for key, item in zip(value.keys, value.values, strict=True)}
         return value
 
 
@@ -237,25 +249,39 @@ def tensor_in(value: wire.Tensor, name: str) -> torch.Tensor:
         StudentError: It holds NaN or infinity.
     """
     size = wire.DTYPES.get(value.dtype)
-    count = 1
-    for length in value.shape:
-        count *= length
-    if size is None or any(length < 0 for length in value.shape) or count * size != len(value.data):
+    # Each length first, so that the product stays small whatever shape is claimed.
+    plausible = len(value.shape) <= _MAX_DIMENSIONS and all(0 <= length <= wire.MAX_FRAME for length in value.shape)
+    if size is None or not plausible or math.prod(value.shape) * size != len(value.data):
         raise StudentForged("Your code sent the grader a tensor whose bytes do not fit its shape.")
-    dtype = getattr(torch, value.dtype)
-    flat = torch.frombuffer(bytearray(value.data), dtype=dtype) if count else torch.empty(0, dtype=dtype)
-    tensor = flat.reshape(value.shape)
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not _DEVICE.fullmatch(value.device):
+        raise StudentForged("Your code sent the grader a tensor on a device that does not exist.")
+    tensor = _tensor(value)
+    if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all()):
         nans = int(torch.isnan(tensor).sum())
         what = f"{nans} NaN and {int(torch.isinf(tensor).sum())} infinite values"
-        raise StudentError(f"A tensor of shape {tuple(tensor.shape)} from your {name} holds {what}; all must be finite.")
+        raise StudentError(
+            f"A tensor of shape {tuple(tensor.shape)} from your {name} holds {what}; all must be finite."
+        )
     tensor.claimed_device = value.device  # type: ignore[attr-defined]
     tensor.claimed_requires_grad = value.requires_grad  # type: ignore[attr-defined]
     tensor.is_parameter = value.is_parameter  # type: ignore[attr-defined]
     return tensor
 
 
-def _out(thing: Any) -> wire.Value:
+def _tensor(value: wire.Tensor) -> torch.Tensor:
+    dtype = getattr(torch, value.dtype)
+    if not value.data:
+        try:
+            return torch.empty(value.shape, dtype=dtype)
+        except RuntimeError:
+            raise StudentForged("Your code sent the grader an empty tensor of an impossible shape.") from None
+    if dtype == torch.bool:
+        # a byte other than 0 and 1 would be summed as that many
+        return torch.frombuffer(bytearray(value.data), dtype=torch.uint8).ne(0).reshape(value.shape)
+    return torch.frombuffer(bytearray(value.data), dtype=dtype).reshape(value.shape)
+
+
+def _out(thing: Any) -> wire.Value:  # noqa: PLR0911  # one line for each kind that crosses
     """A trusted-side value for the other side: tensors by value, handles by number."""
     if isinstance(thing, OnDevice):
         plain = _out(thing.tensor)
@@ -274,7 +300,9 @@ def _out(thing: Any) -> wire.Value:
         return wire.NestedList([_out(value) for value in thing])
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
-    raise TypeError(f"a {type(thing).__name__} cannot cross to the student's side; send tensors, numbers, strings or handles")
+    raise TypeError(
+        f"a {type(thing).__name__} cannot cross to the student's side; send tensors, numbers, strings or handles"
+    )
 
 
 class OnDevice:
@@ -289,12 +317,13 @@ class OnDevice:
 def raised(reply: wire.Raised, script: Script, subject: str = "Your code") -> StudentRaised:
     """What student code raised, as an error whose message holds the student's own lines and none of the grader's."""
     steps = []
-    for file, line, function in reply.lines:
+    lines, kind, message = reply.lines[-_MAX_LINES:], reply.kind[:200], elide(reply.message, _MAX_MESSAGE)
+    for file, line, function in lines:
         inside = "" if function == "<module>" else f", in {function}"
         text = script.line(file, line)
-        steps.append(f"{script.place(file, line)}{inside}" + (f"\n    {text}" if text else ""))
-    trace = "\n".join([*steps, f"{reply.kind}: {reply.message}"])
-    place = f" at {script.place(reply.lines[-1][0], reply.lines[-1][1])}" if reply.lines else ""
-    likely = hint(reply.kind, reply.message)
-    told = f"{subject} raised {reply.kind}{place}.\n\n{fence(trace)}" + (f"\n\n{likely}" if likely else "")
-    return StudentRaised(told, reply.kind, reply.missing)
+        steps.append(elide(f"{script.place(file, line)}{inside}", 300) + (f"\n    {text}" if text else ""))
+    trace = "\n".join([*steps, f"{kind}: {message}"])
+    place = f" at {escape(elide(script.place(*lines[-1][:2]), 200))}" if lines else ""
+    likely = hint(kind, message)
+    told = f"{subject} raised {escape(kind)}{place}.\n\n{fence(trace)}" + (f"\n\n{likely}" if likely else "")
+    return StudentRaised(told, kind, reply.missing[:200])

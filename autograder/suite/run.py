@@ -1,8 +1,9 @@
-"""Layer 3: run a suite's folder through pytest, in this process, with our plugin and no others than the suite's own conftest."""
+"""Layer 3: run a suite's folder through pytest, in this process, with our plugin and the suite's own conftest alone."""
 
 import contextlib
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from autograder.suite.plugin import GradePlugin
 
 __all__ = ["run_suite"]
 
+_run_before: set[Path] = set()
+
 _BACKSTOP = 30.0
-"""Seconds beyond a test's own limit after which pytest-timeout steps in: the proxy's deadlines have then failed to hold."""
+"""Seconds beyond a test's own limit after which pytest-timeout steps in: the proxy's deadlines have not held."""
 
 
 def run_suite(suite: Path, plugin: GradePlugin, test_seconds: float) -> None:
@@ -36,7 +39,7 @@ def run_suite(suite: Path, plugin: GradePlugin, test_seconds: float) -> None:
         os.devnull,
         "-p",
         "no:cacheprovider",
-        # each collects garbage several times at the end of a run, for warnings nobody here would read: a tenth of the run's time
+        # each collects garbage several times at the end of a run, for warnings nobody reads: a tenth of its time
         "-p",
         "no:unraisableexception",
         "-p",
@@ -49,13 +52,28 @@ def run_suite(suite: Path, plugin: GradePlugin, test_seconds: float) -> None:
         "-q",
     ]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    _forget_others(suite)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         status = pytest.main(arguments, plugins=[plugin])
     if plugin.failure is not None:
         raise plugin.failure
     if plugin.collection_errors:
-        raise SuiteError(f"The hidden suite could not be collected: {plugin.collection_errors[0]}; correct it and grade again.")
+        raise SuiteError(
+            f"The hidden suite could not be collected: {plugin.collection_errors[0]}; correct it and grade again."
+        )
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         tail = printed.getvalue().strip().splitlines()[-3:]
         raise SuiteError(f"The hidden suite could not be run (pytest's exit code {int(status)}): {' / '.join(tail)}")
+
+
+def _forget_others(suite: Path) -> None:
+    """Drop the modules of suites that this process ran before: another suite may use the same names."""
+    for folder in _run_before - {suite}:
+        for name, module in list(sys.modules.items()):
+            file = vars(module).get("__file__") if hasattr(module, "__dict__") else None
+            if isinstance(file, str) and folder in Path(file).parents:
+                del sys.modules[name]
+        while str(folder) in sys.path:
+            sys.path.remove(str(folder))
+    _run_before.add(suite)
