@@ -99,6 +99,8 @@ class _Run:
             self._notes += submission.notes
             self._script = Script(submission)
             self._confinement = walls.enter_context(self._confine(submission))
+            # built while the suite is collected; the student's code is imported only after that
+            self._confinement.prepare()
         run_suite(self.assignment.suite, self._plugin, self.assignment.limits.test_seconds)
 
     def _confine(self, submission: Submission) -> Confinement:
@@ -136,7 +138,7 @@ class _Run:
         return not self.problems
 
     def _import(self, confinement: Confinement, script: Script) -> None:
-        confinement.start()
+        confinement.enter()
         if not _ENFORCING & set(confinement.layers) and not self.job.unsafe:
             raise MachineError(
                 "No wall stands on this machine (no uid of its own, no Landlock, no seccomp), so student code could read "

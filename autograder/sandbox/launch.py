@@ -23,6 +23,7 @@ __all__ = ["Channel", "Confinement", "Sandbox"]
 _ZYGOTE_SECONDS = 30.0
 """How long the zygote, which is ours, may take to answer; past it the machine is at fault."""
 _FORK_SECONDS = 10.0
+_ZYGOTE_GONE = "The zygote that starts submissions is gone ({}); grade again."
 
 _AnswerT = TypeVar("_AnswerT", Spawned, Ended)
 
@@ -33,22 +34,29 @@ class Sandbox:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
 
-    def order(self, order: Order, kind: type[_AnswerT], fd: int | None = None) -> _AnswerT:
-        """Have the zygote do something.
+    def ask(self, order: Order, fd: int | None = None) -> None:
+        """Give the zygote an order; `answer` waits for what came of it.
 
         Raises:
-            MachineError: It is dead, or could not.
+            MachineError: The zygote is gone.
         """
-        deadline = time.monotonic() + _ZYGOTE_SECONDS
         try:
-            wire.send(self._control, order, () if fd is None else (fd,), deadline)
-            answer, _ = wire.receive(self._control, Answer, deadline)
+            wire.send(self._control, order, () if fd is None else (fd,), time.monotonic() + _ZYGOTE_SECONDS)
+        except OSError as error:
+            raise MachineError(_ZYGOTE_GONE.format(type(error).__name__)) from error
+
+    def answer(self, kind: type[_AnswerT]) -> _AnswerT:
+        """What came of the last order.
+
+        Raises:
+            MachineError: The zygote is gone, or could not do it.
+        """
+        try:
+            answer, _ = wire.receive(self._control, Answer, time.monotonic() + _ZYGOTE_SECONDS)
         except (OSError, EOFError, wire.FrameError) as error:
-            raise MachineError(
-                f"the zygote that starts submissions is gone ({type(error).__name__}); grade again"
-            ) from error
+            raise MachineError(_ZYGOTE_GONE.format(type(error).__name__)) from error
         if not isinstance(answer, kind):
-            raise MachineError(f"a submission could not be started: {getattr(answer, 'sentence', answer)}")
+            raise MachineError(f"The zygote could not do what it was asked: {getattr(answer, 'sentence', answer)}")
         return answer
 
 
@@ -76,7 +84,7 @@ class Channel:
             if self._unasked():
                 raise StudentForged("Your code wrote to the grader's own connection, so its answers cannot be trusted.")
             wire.send(self._sock, message, deadline=deadline)
-            reply, _ = wire.receive(self._sock, wire.Reply, deadline)
+            reply: wire.Reply = wire.receive(self._sock, wire.Reply, deadline)[0]
         except TimeoutError:
             self._confinement.end()
             raise StudentStopped(f"Your code did not finish within {seconds:.3g} seconds.", timed_out=True) from None
@@ -122,13 +130,14 @@ class Confinement:
         self._load = load
         self._limits = limits
         self._import_seconds = import_seconds
-        self._wanted = LAYERS if layers is None else frozenset(layers)
+        self._wanted = LAYERS if layers is None else layers
         self._base = Path(tempfile.mkdtemp(prefix="autograder-"))
         self._uid = kill.new_uid() if "uid" not in walls.missing() and "uid" in self._wanted else None
         self._pid = 0
+        self._child_pid = 0
+        self._spawning = False
         self._sock: socket.socket | None = None
         self._spare: socket.socket | None = None
-        self._import_failure: wire.Raised | None = None
         self._last = ""
         self.layers: dict[str, str] = {}
         self.printed = ""
@@ -157,11 +166,11 @@ class Confinement:
             path.chmod(0o644)
         return str(folder)
 
-    def start(self) -> None:
-        """Build the walls and wait behind them; no student code runs yet.
+    def prepare(self) -> None:
+        """Have the walls built, without waiting for them; no student code runs yet.
 
         Raises:
-            MachineError: The template could not be started.
+            MachineError: The zygote is gone.
         """
         scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self._base))
         if self._uid is not None:
@@ -169,17 +178,30 @@ class Confinement:
         policy = Policy(
             scratch=str(scratch), readable=(self._folder,), uid=self._uid, limits=self._limits, layers=self._wanted
         )
-        ours, theirs = socket.socketpair()
-        try:
-            self._pid = self._sandbox.order(Spawn(policy), Spawned, theirs.fileno()).pid
-        finally:
-            theirs.close()
-        self._sock = ours
-        entered = self._receive(wire.Reply, _ZYGOTE_SECONDS)
+        self._sock, theirs = socket.socketpair()
+        with theirs:
+            self._sandbox.ask(Spawn(policy), theirs.fileno())
+        self._spawning = True
+
+    def enter(self) -> None:
+        """Wait until the template stands behind its walls.
+
+        Raises:
+            MachineError: The template could not be started.
+        """
+        if self._sock is None:
+            self.prepare()
+        self._await_spawned()
+        entered = self._receive(_ZYGOTE_SECONDS)
         if not isinstance(entered, wire.Done) or not isinstance(entered.value, wire.Mapping):
             reason = f"{entered.kind}: {entered.message}" if isinstance(entered, wire.Raised) else "its process died"
-            raise MachineError(f"the walls around the submission could not be built ({reason})")
+            raise MachineError(f"The walls around the submission could not be built ({reason}); run it again.")
         self.layers = {name: str(value) for name, value in zip(entered.value.keys, entered.value.values, strict=True)}
+
+    def _await_spawned(self) -> None:
+        if self._spawning:
+            self._spawning = False
+            self._pid = self._sandbox.answer(Spawned).pid
 
     def load(self) -> wire.Loaded | wire.Raised:
         """Import the student's module, in the template.
@@ -187,23 +209,23 @@ class Confinement:
         Raises:
             StudentStopped: The process ended, or the import took too long.
             StudentForged: What came is not an answer.
+            MachineError: The machine failed.
         """
-        if self._sock is None:
-            self.start()
-        if self._sock is None:
-            raise MachineError("the submission's process ended before it was asked anything; grade again")
-        with contextlib.suppress(OSError):
-            wire.send(self._sock, msg_with_folder(self._load, self._folder), deadline=time.monotonic() + 5)
-        reply = self._receive(wire.Reply, self._import_seconds)
-        if isinstance(reply, wire.Done) or reply is None:
-            timed_out = reply is None and self._last == ""
-            self.end()
-            if isinstance(reply, wire.Done):
-                raise StudentForged("Your code answered for the grader while it was being imported.")
-            sentence = self._last or f"it did not finish within {self._import_seconds:.3g} seconds"
-            raise StudentStopped(f"Importing your file failed: {sentence}.", timed_out=timed_out)
-        self._import_failure = reply if isinstance(reply, wire.Raised) else None
-        return reply
+        if self._pid == 0:
+            self.enter()
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                load = wire.Load(self._folder, self._load.module, self._load.seed, self._load.tolerant)
+                wire.send(self._sock, load, deadline=time.monotonic() + 5)
+        reply = self._receive(self._import_seconds)
+        if isinstance(reply, wire.Loaded | wire.Raised):
+            return reply
+        silent = self._last == ""
+        self.end()
+        if isinstance(reply, wire.Done):
+            raise StudentForged("Your code answered for the grader while it was being imported.")
+        reason = f"it did not finish within {self._import_seconds:.3g} seconds" if silent else f"its process {self._last}"
+        raise StudentStopped(f"Importing your file failed: {reason}.", timed_out=silent)
 
     def open_test(self, seed: int, cpu_seconds: int) -> Channel:
         """A channel to a child forked for this test; the next test's child is forked meanwhile.
@@ -233,37 +255,36 @@ class Confinement:
         theirs.close()
         self._spare = ours
 
-    _child_pid = 0
-
     def _take_child(self) -> socket.socket:
         if self._spare is None:
             self._order_child()
         if self._spare is None:
             raise MachineError("no process could be asked for; grade again")
         ours, self._spare = self._spare, None
-        reply = self._receive(wire.Reply, _FORK_SECONDS)
+        reply = self._receive(_FORK_SECONDS)
         if isinstance(reply, wire.Done) and isinstance(reply.value, int):
             self._child_pid = reply.value
             return ours
         ours.close()
         self.end()
         raise StudentStopped(
-            f"Your file's process stopped answering after it was imported: {self._last or 'it hangs'}."
+            f"After your file was imported, its process {self._last or 'hung'}."
         )
 
-    def _receive(self, kind: type[wire._T], seconds: float) -> wire._T | None:
+    def _receive(self, seconds: float) -> wire.Reply | None:
         """One frame from the template, or None: then `_last` says how it ended, and is empty if it is merely silent."""
         self._last = ""
         if self._sock is None:
             return None
         try:
-            return wire.receive(self._sock, kind, time.monotonic() + seconds)[0]
+            reply: wire.Reply = wire.receive(self._sock, wire.Reply, time.monotonic() + seconds)[0]
         except TimeoutError:
             return None
         except (EOFError, OSError, wire.FrameError) as error:
             self.end()
-            self._last = self._last or f"its process broke off ({type(error).__name__})"
+            self._last = self._last or f"broke off ({type(error).__name__})"
             return None
+        return reply
 
     def how_it_ended(self, pid: int) -> str:
         """Why a test's child closed its line, in a sentence; its template is asked, so this is a claim like any other."""
@@ -272,16 +293,16 @@ class Confinement:
             if self._spare is not None:
                 self._spare.close()
                 self._spare = None
-                if self._receive(wire.Reply, _FORK_SECONDS) is None:
+                if self._receive(_FORK_SECONDS) is None:
                     break
             with contextlib.suppress(OSError):
                 wire.send(self._sock, wire.Reap(pid), deadline=deadline)
-            reply = self._receive(wire.Reply, 2.0)
+            reply = self._receive(2.0)
             if isinstance(reply, wire.Done) and isinstance(reply.value, int):
                 return f"Your code's process {_status(reply.value, self._limits)}."
             time.sleep(0.01)
         self.end()
-        return f"Your code's process ended: {self._last or 'it closed its connection'}."
+        return f"Your code's process {self._last or 'closed its connection to the grader'}."
 
     def end(self) -> None:
         """Kill all that the submission started. Another test starts it anew."""
@@ -291,20 +312,17 @@ class Confinement:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+        self._await_spawned()
         if self._pid:
             pid, self._pid = self._pid, 0
-            ended = self._sandbox.order(End(pid), Ended)
+            self._sandbox.ask(End(pid))
+            ended = self._sandbox.answer(Ended)
             self.printed = (self.printed + ended.printed)[: 64 << 10]
             if ended.survivors:
                 raise MachineError(
                     f"{ended.survivors} processes of the submission could not be killed; restart the grader"
                 )
             self._last = _status(ended.status, self._limits, ended.memory_mb)
-
-
-def msg_with_folder(load: wire.Load, folder: str) -> wire.Load:
-    """The request to import, for the folder that the files were laid out in."""
-    return wire.Load(folder, load.module, load.seed, load.tolerant)
 
 
 def _status(status: int, limits: Limits, memory_mb: int = 0) -> str:

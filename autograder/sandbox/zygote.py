@@ -17,7 +17,7 @@ import msgspec
 from autograder.confined import server, wire
 from autograder.confined.optimizer import skip_dynamo
 from autograder.errors import MachineError
-from autograder.sandbox import kernel, kill, walls
+from autograder.sandbox import kernel, kill, reach, walls
 from autograder.sandbox.policy import Policy
 
 __all__ = ["Answer", "End", "Ended", "Order", "Spawn", "Spawned", "serve"]
@@ -96,18 +96,19 @@ class _Zygote:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._templates: dict[int, _Template] = {}
+        # Once here, rather than in each template: Python's own library may lie where another uid cannot walk to.
+        self._handles = reach.open_handles() if "uid" not in walls.missing() else ()
+        reach.use_handles(self._handles)
         own = kernel.status("self")
         self._inherited = sum(int(own.get(name, "0").split()[0]) << 10 for name in ("RssAnon", "RssShmem"))
 
     def run(self) -> None:
         """Serve until the grader closes its end, then kill what is left."""
         next_watch = 0.0
-        open_pipes: set[int] = set()
         while True:
             open_pipes = {template.output for template in self._templates.values() if template.output >= 0}
-            readable, _, _ = select.select(
-                [self._control, *open_pipes], [], [], _WATCH_SECONDS if self._templates else None
-            )
+            sources: list[socket.socket | int] = [self._control, *open_pipes]
+            readable, _, _ = select.select(sources, [], [], _WATCH_SECONDS if self._templates else None)
             for template in list(self._templates.values()):
                 if template.output in readable and not template.read_output():
                     os.close(template.output)
@@ -136,7 +137,7 @@ class _Zygote:
     def _spawn(self, policy: Policy, rpc: int) -> Spawned:
         output, stdout = os.pipe()
         os.set_blocking(output, False)
-        with walls.prepare(policy) as prepared:
+        with walls.prepare(policy, self._handles) as prepared:
             pid = os.fork()
             if pid == 0:
                 self._become_template(prepared, rpc, stdout)

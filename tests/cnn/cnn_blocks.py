@@ -122,7 +122,7 @@ def judge_train(block: Held, batch: torch.Tensor, seed: int) -> None:
         "Expected eval mode to leave the running statistics as they are; it changed them.",
         "`F.batch_norm(..., training=self.training)` updates them in train mode only.",
     )
-    output = block.model.train()(batch)
+    output = check.tensor(block.model.train()(batch), "the output in train mode")
     after = _vectors(block)
     features = torch.nn.functional.conv2d(
         batch.double(), block.kernel.float().double().reshape(block.outside, block.inside, 3, 3), padding=1

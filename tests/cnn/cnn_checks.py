@@ -2,7 +2,7 @@
 
 import cnn_reference as ref
 import torch
-from cnn_student import Net, build, check_rate, explain, find_roles, held, judge, on_gpu, squeezed
+from cnn_student import Held, Net, build, check_rate, explain, find_roles, held, judge, logits_of, on_gpu, squeezed
 
 from autograder.suite import check
 from autograder.suite.proxy import Handle, Student
@@ -45,8 +45,7 @@ def registered(student: Student, name: str) -> None:
         if right:
             extra.remove(right[0])
         elif fits:
-            kept = "a buffer" if fits[0].kind == "buffer" else "a plain tensor, which torch does not see"
-            problems.append(f"the {role} is kept in `{fits[0].path}` as {kept}: make it an `nn.Parameter` attribute")
+            problems.append(f"the {role} is kept in `{fits[0].path}` {_kept(fits[0])}")
         else:
             problems.append(f"no parameter of shape {ref.ROLES[role]} (the {role}) is registered")
     problems += [f"`{entry.path}` of shape {tuple(entry.tensor.shape)} is not part of the network" for entry in extra]
@@ -56,7 +55,7 @@ def registered(student: Student, name: str) -> None:
         if entry.kind == "buffer"
     ]
     frozen = [entry.path for entry in entries if entry.kind == "parameter" and not entry.tensor.claimed_requires_grad]  # type: ignore[attr-defined]
-    problems += [f"the parameter `{path}` does not require gradients" for path in frozen]
+    problems += [f"the parameter `{path}` has `requires_grad` off" for path in frozen]
     if problems:
         count = sum(entry.tensor.numel() for entry in entries if entry.kind == "parameter")
         check.fail(
@@ -65,19 +64,28 @@ def registered(student: Student, name: str) -> None:
         )
 
 
+def _kept(entry: Held) -> str:
+    """How a tensor is kept that should be a parameter, and what to do about it."""
+    if entry.kind == "buffer":
+        return "as a buffer: make it an `nn.Parameter`"
+    if any(part.isdigit() for part in entry.path.split(".")):
+        return "in a plain list, into which torch does not look: use an `nn.ParameterList`, or an `nn.ModuleList` for layers"
+    return "as a plain tensor, which torch does not see: make it an `nn.Parameter` attribute"
+
+
 def loads(student: Student, name: str, seed: int) -> None:
     """`load_state_dict` brings in values that `forward` uses, `state_dict` gives them back, and instances are independent."""
     net = _still(student, name)
     batch = ref.images(seed, 4)
-    other = build(student, name, p=0.0).eval()
-    other_before = other(batch)
+    other = _still(student, name)
+    other_before = other.answer(batch)
     state = net.model.state_dict()
     roles = {role: entry for role, entry in net.roles.items() if entry.path in state}
     check.that(bool(roles), f"Expected `state_dict()` of your `{name}` to hold its weights, got {sorted(state)[:6]}.")
     weights = ref.draw(seed)
     new = {**state, **{entry.path: net.shaped(role, weights[role]) for role, entry in roles.items()}}
     net.model.load_state_dict(new)
-    output = net.model(batch)
+    output = net.answer(batch)
     for path, value in net.model.state_dict().items():
         check.that(
             bool(torch.equal(value, new[path].to(value.dtype))),
@@ -86,14 +94,14 @@ def loads(student: Student, name: str, seed: int) -> None:
     for role, entry in roles.items():
         net.model.load_state_dict({**new, entry.path: new[entry.path] + 0.5})
         check.that(
-            not torch.equal(net.model(batch), output),
+            not torch.equal(net.answer(batch), output),
             f"Expected another value of the {role} (`{entry.path}`) to change the output; it does not.",
             "What is registered must be what `forward` uses: no copies made in `__init__`, no layer made anew in `forward`.",
         )
     check.that(
-        bool(torch.equal(other(batch), other_before)),
+        bool(torch.equal(other.answer(batch), other_before)),
         f"Expected two `{name}`s to be independent; loading weights into one changed the other's output.",
-        "Weights belong on `self`, made in `__init__`, not on the class or the module.",
+        "They share weights: make them in `__init__`, on `self`, not on the class or at the top of the file.",
     )
 
 
@@ -109,7 +117,7 @@ def input_kept(student: Student, name: str, seed: int) -> None:
     """`forward` leaves its input as it was."""
     net = _still(student, name)
     batch = ref.images(seed, 2)
-    after = net.model.verb("input_after", batch)
+    after = check.tensor(net.model.verb("input_after", batch))
     check.that(
         bool(torch.equal(after, batch)),
         f"Expected `forward` of your `{name}` to leave its input unchanged; it wrote into it.",
@@ -122,11 +130,13 @@ def silent(student: Student, name: str, seed: int) -> None:
     net = Net(student, name, p=0.5)
     weights = net.assign(ref.draw(seed))
     batch = ref.images(seed, 4)
-    first = net.model.eval()(batch)
+    net.model.eval()
+    first = net.answer(batch)
     net.model.train()(batch)
-    again = net.model.eval()(batch)
+    net.model.eval()
+    again = net.answer(batch, "in eval mode after train mode")
     net.model.verb("calm")
-    still = net.model(batch)
+    still = net.answer(batch)
     known = explain(still, batch, weights)
     expected, margin = ref.logits(known, batch, weights) if known else (still.double(), 1e-5 * (1 + float(still.abs().max())))
     for output, when in ((first, "in eval mode"), (again, "in eval mode after train mode")):
@@ -158,7 +168,7 @@ def drops(student: Student, name: str, seed: int) -> None:
     for p in (0.5, 0.2):
         net = Net(student, name, p)
         drawn = ref.draw(seed)
-        known = _known(student, name, seed)
+        known = known_network(student, name, seed)
         # All weights positive and the images constant: every feature of a channel has one positive value. The logits then pick
         # single features, 0 and 1 from the same channel, and the ninth their sum; the tenth is zero.
         picks = (0, 1, 17, 40, 100, 200, 300, 511)
@@ -173,13 +183,13 @@ def drops(student: Student, name: str, seed: int) -> None:
         net.assign(weights)
         batch = torch.ones(IMAGES, 1, 28, 28)
         base = _decoded(student_without_dropout(net, batch), known)[:, :8].double()
-        output = net.model.train()(batch)
-        check.shape(output, (IMAGES, 10), "the output in train mode")
+        net.model.train()
+        output = net.answer(batch, "in train mode")
         ratio = _decoded(output, known).double()
         _check_ratio(ratio, base, p, name)
 
 
-def _known(student: Student, name: str, seed: int) -> ref.Network | None:
+def known_network(student: Student, name: str, seed: int) -> ref.Network | None:
     """Which network, right or wrong, the student's computes in eval mode without dropout."""
     probe = Net(student, name)
     weights = probe.assign(ref.draw(seed))
@@ -191,8 +201,7 @@ def _known(student: Student, name: str, seed: int) -> ref.Network | None:
 def student_without_dropout(net: Net, batch: torch.Tensor) -> torch.Tensor:
     """The network's eval-mode output with dropout taken out."""
     output = net.model.eval().verb("calmly", batch)
-    check.shape(output, (len(batch), 10), "the output in eval mode")
-    return torch.as_tensor(output)
+    return logits_of(output, len(batch), f"the output of your `{net.name}` in eval mode")
 
 
 def _check_ratio(output: torch.Tensor, base: torch.Tensor, p: float, name: str) -> None:
@@ -228,6 +237,7 @@ def gradients(student: Student, name: str, seed: int) -> None:
     net = _still(student, name)
     batch = ref.images(seed, 4)
     weights = net.assign(ref.draw(seed))
+    net.answer(batch)
     cotangent = torch.randn(4, 10, generator=torch.Generator().manual_seed(seed + 1))
     answer = net.model.verb("gradients", batch, cotangent)
     check.that(
@@ -236,7 +246,7 @@ def gradients(student: Student, name: str, seed: int) -> None:
         "Somewhere the graph is cut: `torch.no_grad()`, `.detach()`, `.data`, numpy, or weights that do not require gradients.",
     )
     grads = {role: answer["grads"].get(entry.path) for role, entry in net.roles.items()}
-    known = explain(answer["output"], batch, weights)
+    known = explain(logits_of(answer["output"], len(batch), "the output in eval mode"), batch, weights)
     unused = known.without if isinstance(known, ref.Network) else ()
     lost = [role for role, grad in grads.items() if role not in unused and (grad is None or not bool(grad.any()))]
     check.that(
@@ -262,7 +272,7 @@ def gpu(student: Student, name: str, seed: int) -> None:
     on_cpu = _still(student, name)
     if on_cpu.roles.keys() >= ref.ROLES.keys():
         on_cpu.assign(weights)
-    expected = on_cpu.model(batch)
+    expected = on_cpu.answer(batch)
     state = on_cpu.model.state_dict()
     where = student.use_gpu()
     model = build(student, name, p=0.0)

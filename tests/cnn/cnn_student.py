@@ -74,10 +74,25 @@ class Net:
         missing = [role for role in ROLES if role not in self.roles and (biases or len(ROLES[role]) > 1)]
         if missing:
             role = missing[0]
+            self._wrong_width(role)
             check.fail(
                 f"Your `{self.name}` holds no tensor of shape {ROLES[role]} (the {role}), so its output cannot be compared.",
                 "Create every weight in `__init__` and keep it on `self`; what is made anew in `forward` never learns.",
             )
+
+    def _wrong_width(self, role: str) -> None:
+        """Say what a linear layer of another width points to."""
+        widths = [entry.tensor.shape for entry in held(self.model) if entry.tensor.dim() == 2 and 10 in entry.tensor.shape]
+        if role == LINEAR and widths:
+            features = max(widths[0])
+            check.fail(
+                f"Your `{self.name}`'s linear layer takes {features} features instead of 512, so its output cannot be compared.",
+                "Two 5×5 convolutions without padding, each followed by a 2×2 max-pool, leave 32 × 4 × 4 = 512.",
+            )
+
+    def answer(self, batch: torch.Tensor, when: str = "in eval mode") -> torch.Tensor:
+        """The network's logits for a batch, in the mode it is in."""
+        return logits_of(self.model(batch), len(batch), f"the output of your `{self.name}` {when}")
 
     def assign(self, weights: Weights) -> Weights:
         """Set the network's tensors in place, wherever they are kept; what it lacks counts as zero.
@@ -95,6 +110,12 @@ class Net:
         if role == LINEAR and squeezed(shape) == ROLES[LINEAR][::-1]:
             value = value.T
         return value.float().reshape(shape)
+
+
+def logits_of(output: Any, count: int, what: str) -> torch.Tensor:
+    """The output itself, once it is known to be a tensor of shape (count, 10)."""
+    check.shape(output, (count, 10), what)
+    return torch.as_tensor(output)
 
 
 def find_roles(model: Handle) -> dict[str, Held]:
@@ -164,7 +185,7 @@ def check_rate(kept: int, count: int, p: float, what: str) -> None:
     if rate == 0:
         help = "Nothing is dropped in train mode; is dropout applied at all, and with `training=self.training`?"  # noqa: A001
     elif abs(rate - (1 - p)) <= margin:
-        help = "`p` is the probability of dropping a value, not of keeping it."  # noqa: A001
+        help = "`p` is the probability of dropping a value; it is kept with probability 1 - p."  # noqa: A001
     elif abs(rate - 0.5) <= margin:
         help = "It drops half of the values: is `p` passed on, or is dropout's default of 0.5 used?"  # noqa: A001
     check.fail(f"Expected {what} to drop {p:.0%} of the values in train mode, got {rate:.1%} of {count}.", help)

@@ -76,7 +76,7 @@ def test_dropout(student: Student, seed: int, name: str) -> None:
     batch = ref.images(seed, 16, 3, 16)
     for p in (0.5, 0.2):
         model = build(student, name, 3, 8, p=p)
-        still = model.train().verb("calmly", batch)
+        still = check.tensor(model.train().verb("calmly", batch), "the output in train mode")
         output = model(batch)
         check.shape(output, tuple(still.shape), "the output in train mode")
         alive = still.abs() > 1e-3
@@ -89,9 +89,9 @@ def test_dropout(student: Student, seed: int, name: str) -> None:
             f"Expected what dropout keeps to be scaled by {1 / (1 - p):g}, got {float(ratio[kept].mean()):.3g} on average.",
             "Dropout comes last, once, after the pooling.",
         )
-        quiet = model.eval().verb("calmly", batch)
+        quiet = check.tensor(model.eval().verb("calmly", batch), "the output in eval mode")
         check.that(
-            check.matches(model(batch), quiet.double(), 1e-5 * (1 + float(quiet.abs().max()))),
+            check.matches(check.tensor(model(batch)), quiet.double(), 1e-5 * (1 + float(quiet.abs().max()))),
             "Expected nothing to be dropped in eval mode; the output differs from the one without dropout.",
             "Pass `training=self.training` to `F.dropout`.",
         )
@@ -142,7 +142,7 @@ def test_gpu(student: Student, seed: int, name: str) -> None:
     """The block moves to a GPU whole, buffers included, and runs there in both modes."""
     batch = ref.images(seed, 3, 3, 8)
     expected_block = blocks.Held(student, name, calm=True)
-    expected = expected_block.model.eval()(batch)
+    expected = check.tensor(expected_block.model.eval()(batch))
     values = {entry.path: entry.tensor for entry in held(expected_block.model)}
     where = student.use_gpu()
     block = blocks.Held(student, name, calm=True)

@@ -54,7 +54,7 @@ def test_values(student: Student, seed: int, name: str) -> None:
         f"{float(factors.max()):.4g}.",
         "Dropout multiplies by the same 1 / (1 - p) throughout.",
     )
-    after = model.verb("input_after", values)
+    after = check.tensor(model.verb("input_after", values))
     check.that(
         bool(torch.equal(after, values)),
         f"Expected `{name}` to leave its input unchanged; it wrote into it.",
@@ -104,7 +104,7 @@ def test_rate(student: Student, seed: int, name: str) -> None:
             "Dropout scales in train mode, so that nothing need change in eval mode.",
         )
         check.that(
-            not bool(torch.equal(output, again)),
+            not bool(torch.equal(output, check.tensor(again))),
             "Expected other values to be dropped on each call; the same ones were.",
             "Is the generator seeded in `forward`?",
         )

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import cnn_checks
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # PyTorch's own name for it
-from cnn_student import build, held
+from cnn_student import build, held, logits_of
 from gradescope_utils.autograder_utils.decorators import number, tags, weight
 
 from autograder.suite import check
@@ -228,12 +229,18 @@ def test_accuracy(student: Student, seed: int) -> None:
     )
 
 
+TRAIN, BATCH, EPOCHS, RATE, ENOUGH = 320, 16, 3, 0.03, 0.5
+"""Over 5 seeds and 7 usual initialisations (PyTorch's own, normal with 0.01 to 0.1, uniform, Kaiming, Xavier) 77% to 95% were reached;
+from ones, `torch.rand` and `torch.randn`, 6% to 12%."""
+
+
 def _digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """1,797 digits (N, 1, 28, 28) in [0, 1] and their labels, from scikit-learn's `load_digits`; see tools/make_digits.py."""
+    """1,797 digits (N, 1, 28, 28), of about mean 0 and variance 1, and their labels, from scikit-learn's `load_digits`; see tools/make_digits.py."""
     with np.load(Path(__file__).parent / "digits.npz") as data:
         small = torch.from_numpy(data["images"].astype(np.float32)) / 16
         labels = torch.from_numpy(data["labels"].astype(np.int64))
-    return F.interpolate(small[:, None], size=(28, 28), mode="bilinear", align_corners=False), labels
+    images = F.interpolate(small[:, None], size=(28, 28), mode="bilinear", align_corners=False)
+    return (images - 0.3) / 0.35, labels
 
 
 @weight(2)
@@ -259,18 +266,18 @@ def test_learns(student: Student, seed: int, name: str) -> None:
     check.that(
         not still,
         f"Expected training to move every parameter; `{'`, `'.join(still)}` did not move.",
-        "Does the gradient reach it, and does `train_epoch` call `optimizer.step()`?",
+        "Does the gradient reach it, does `train_epoch` call `optimizer.step()`, and are the initial weights more than zeros?",
     )
-    guesses = torch.cat([model.eval().verb("calmly", images[part]) for part in test.split(100)])
+    answers = [model.eval().verb("calmly", images[part]) for part in test.split(100)]
+    guesses = torch.cat([logits_of(answer, 100, f"the output of your `{name}`") for answer in answers])
     reached = float((guesses.argmax(1) == labels[test]).float().mean())
+    known = None if reached >= ENOUGH else cnn_checks.known_network(student, name, seed)
     check.that(
-        reached >= ENOUGH,
+        # a network that computes something else than it should lost its points for that already
+        reached >= ENOUGH or bool(known and known.words),
         f"Expected a `{name}` to reach {ENOUGH:.0%} on digits after {EPOCHS} epochs over {TRAIN} images, got {reached:.0%}.",
-        "Do the weights start as `nn.Conv2d`'s do (small, of both signs), and does the loss take raw logits?",
+        "Are the initial weights small and of both signs, as `nn.Conv2d`'s are, and does the loss take raw logits?",
     )
-
-
-TRAIN, BATCH, EPOCHS, RATE, ENOUGH = 480, 32, 4, 0.05, 0.6
 
 
 @weight(2)

@@ -2,10 +2,9 @@
 
 import cnn_reference as ref
 import torch
-from cnn_student import Net, explain, find_roles
+from cnn_student import Net, find_roles
 from gradescope_utils.autograder_utils.decorators import number, tags, weight
 
-from autograder.errors import StudentError
 from autograder.suite import check
 from autograder.suite.proxy import Student
 
@@ -46,18 +45,15 @@ def test_copies(student: Student, seed: int) -> None:
             tolerance=1e-6,
             help="It was not copied at all." if unchanged else "",
         )
+    if source.roles.keys() == target.roles.keys() == ref.ROLES.keys():
+        return  # they hold the same weights; what each computes from them is judged in its own part
     batch = ref.images(seed, 4)
-    try:
-        ours, theirs = source.model(batch), target.model(batch)
-    except StudentError:
-        return  # a network that does not run is judged in its own part
-    networks = [explain(output, batch, weights) for output in (ours, theirs)]
-    if networks[0] is networks[1]:
-        return  # the same function of the same weights; whether it is the right one is judged in its own part
-    if None not in networks and any(network.words for network in networks):
-        return
-    margin = ref.logits(ref.REFERENCE, batch, weights)[1]
-    check.close(theirs, ours.double(), "the FunctionalCNN's logits after `copy_weights`", tolerance=margin)
+    check.close(
+        target.answer(batch),
+        source.answer(batch).double(),
+        "the FunctionalCNN's logits after `copy_weights`",
+        tolerance=ref.logits(ref.REFERENCE, batch, weights)[1],
+    )
 
 
 @weight(1)
