@@ -170,7 +170,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  # its callback does the work
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -185,6 +185,7 @@ def main() -> None:
         app()
     except AutograderError as error:
         if os.environ.get("AUTOGRADER_DEBUG"):
+            typer.echo(error.trace, err=True)
             raise
         typer.echo(f"autograder: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)

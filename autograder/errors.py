@@ -27,7 +27,13 @@ __all__ = [
 
 
 class AutograderError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        trace: The traceback of the process in which it was raised, where that was another one.
+    """
+
+    trace: str = ""
 
 
 class StudentError(AutograderError):

@@ -159,9 +159,7 @@ class _Run:
         ]
         self._notes += [str(raised(error, script, "A cell of your notebook")) for error in loaded.raised[:5]]
         self._missing = {
-            name: script.explain_missing(name, self._names)
-            for name in self.assignment.names
-            if name not in self._names
+            name: script.explain_missing(name, self._names) for name in self.assignment.names if name not in self._names
         }
 
     def _judged(self, result: TestResult) -> None:

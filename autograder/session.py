@@ -16,7 +16,7 @@ from autograder.confined import wire
 from autograder.job import Failed, Finished, Job, Outcome
 from autograder.report import Report
 
-__all__ = ["Session"]
+__all__ = ["Session", "start_ahead"]
 
 _GRACE_SECONDS = 20.0
 """How far past its own limit a run may get before it is ended from here: starting torch on half a CPU takes several seconds."""
@@ -39,21 +39,36 @@ _ENVIRONMENT = {
 }
 
 
+_Worker = tuple[socket.socket, "subprocess.Popen[bytes]"]
+
+_ahead: list[_Worker] = []
+
+
+def start_ahead() -> None:
+    """Start the next session's worker now: it loads torch while this process still reads its command line."""
+    _ahead.append(_start())
+
+
+def _start() -> _Worker:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-B", "-m", "autograder.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=_ENVIRONMENT,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            # a Ctrl-C at the terminal is for this process, which then ends the worker in order
+            start_new_session=True,
+        )
+    return ours, process
+
+
 class Session:
     """A worker process. A context manager: leaving it ends the worker, its zygote, and all that they started."""
 
     def __init__(self) -> None:
-        self._sock, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-m", "autograder.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=_ENVIRONMENT,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                # a Ctrl-C at the terminal is for this process, which then ends the worker in order
-                start_new_session=True,
-            )
+        self._sock, self._process = _ahead.pop() if _ahead else _start()
 
     def __enter__(self) -> "Session":
         return self
@@ -118,7 +133,7 @@ class Session:
         """What was judged stays; what was not is not graded, and nobody's fault but ours."""
         if latest is None:
             error = kind(sentence)
-            error.__notes__ = [trace]
+            error.trace = trace
             raise error
         tests = tuple(
             msgspec.structs.replace(test, outcome="not_graded", output=sentence)

@@ -57,7 +57,9 @@ def test_memory_without_end_costs_its_own_class(grade: Grade, tmp_path: Path) ->
     assert "memory" in output
 
 
-@pytest.mark.parametrize("line", ["import os; os._exit(0)", "raise SystemExit(0)", "import os; os.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize(
+    "line", ["import os; os._exit(0)", "raise SystemExit(0)", "import os; os.kill(os.getpid(), 9)"]
+)
 def test_an_exit_at_import_loses_all_with_a_reason(grade: Grade, tmp_path: Path, line: str) -> None:
     """A file that ends its process while it is imported scores 0 on every declared test, and says why first."""
     report = _grade_source(grade, tmp_path, f"{line}\n{REFERENCE}")

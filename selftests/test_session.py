@@ -54,7 +54,7 @@ def test_points_that_do_not_add_up_are_the_suites_fault(tmp_path: Path) -> None:
     (suite / "test_tiny.py").write_text("def test_one(student):\n    '''One.'''\n    student.f()\n")
     marker = tmp_path / "ran"
     (tmp_path / "submission.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    with Session() as session, pytest.raises(SuiteError, match="add up to 0.*says 3"):
+    with Session() as session, pytest.raises(SuiteError, match=r"add up to 0.*says 3"):
         session.grade(_job(assignment=str(folder), submission=str(tmp_path / "submission.py")))
     assert not marker.exists()
 

@@ -50,7 +50,10 @@ class Script:
         aliases: dict[str, str] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
-                aliases |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0] for alias in node.names}
+                aliases |= {
+                    alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
+                    for alias in node.names
+                }
             elif isinstance(node, ast.ImportFrom) and node.module:
                 aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         definitions = [node for node in self.tree.body if getattr(node, "name", "") == name]

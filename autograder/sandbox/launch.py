@@ -1,5 +1,6 @@
 """Layer 2: the trusted side's hold on one confined submission: start it, open a channel per test, see how it ended, remove it."""
 
+import collections
 import contextlib
 import os
 import shutil
@@ -23,6 +24,8 @@ __all__ = ["Channel", "Confinement", "Sandbox"]
 _ZYGOTE_SECONDS = 30.0
 """How long the zygote, which is ours, may take to answer; past it the machine is at fault."""
 _FORK_SECONDS = 10.0
+_AHEAD = 2
+"""Children forked before their tests begin: forking and warming one takes about as long as a test does."""
 _ZYGOTE_GONE = "The zygote that starts submissions is gone ({}); grade again."
 
 _AnswerT = TypeVar("_AnswerT", Spawned, Ended)
@@ -137,7 +140,7 @@ class Confinement:
         self._child_pid = 0
         self._spawning = False
         self._sock: socket.socket | None = None
-        self._spare: socket.socket | None = None
+        self._spares: collections.deque[socket.socket] = collections.deque()
         self._last = ""
         self.layers: dict[str, str] = {}
         self.printed = ""
@@ -224,7 +227,9 @@ class Confinement:
         self.end()
         if isinstance(reply, wire.Done):
             raise StudentForged("Your code answered for the grader while it was being imported.")
-        reason = f"it did not finish within {self._import_seconds:.3g} seconds" if silent else f"its process {self._last}"
+        reason = (
+            f"it did not finish within {self._import_seconds:.3g} seconds" if silent else f"its process {self._last}"
+        )
         raise StudentStopped(f"Importing your file failed: {reason}.", timed_out=silent)
 
     def open_test(self, seed: int, cpu_seconds: int) -> Channel:
@@ -240,36 +245,31 @@ class Confinement:
             if isinstance(loaded, wire.Raised):
                 raise StudentStopped(f"Importing your file again failed: {loaded.kind}: {loaded.message}")
         ours = self._take_child()
-        self._order_child()
         channel = Channel(self, ours, self._child_pid)
         channel.request(wire.Begin(seed, cpu_seconds), _FORK_SECONDS)
         return channel
 
-    def _order_child(self) -> None:
-        """Have the template fork; its answer is read when the child is needed."""
-        if self._sock is None:
-            return
-        ours, theirs = socket.socketpair()
-        with contextlib.suppress(OSError):
-            wire.send(self._sock, wire.Fork(), (theirs.fileno(),), time.monotonic() + 5)
-        theirs.close()
-        self._spare = ours
+    def _order_children(self) -> None:
+        """Have the template fork children ahead; its answers are read as they are needed."""
+        while self._sock is not None and len(self._spares) < _AHEAD:
+            ours, theirs = socket.socketpair()
+            self._spares.append(ours)
+            with theirs, contextlib.suppress(OSError):
+                wire.send(self._sock, wire.Fork(), (theirs.fileno(),), time.monotonic() + 5)
 
     def _take_child(self) -> socket.socket:
-        if self._spare is None:
-            self._order_child()
-        if self._spare is None:
-            raise MachineError("no process could be asked for; grade again")
-        ours, self._spare = self._spare, None
+        self._order_children()
+        if not self._spares:
+            raise MachineError("No process could be asked for a child; grade again.")
+        ours = self._spares.popleft()
         reply = self._receive(_FORK_SECONDS)
+        self._order_children()
         if isinstance(reply, wire.Done) and isinstance(reply.value, int):
             self._child_pid = reply.value
             return ours
         ours.close()
         self.end()
-        raise StudentStopped(
-            f"After your file was imported, its process {self._last or 'hung'}."
-        )
+        raise StudentStopped(f"After your file was imported, its process {self._last or 'hung'}.")
 
     def _receive(self, seconds: float) -> wire.Reply | None:
         """One frame from the template, or None: then `_last` says how it ended, and is empty if it is merely silent."""
@@ -290,9 +290,8 @@ class Confinement:
         """Why a test's child closed its line, in a sentence; its template is asked, so this is a claim like any other."""
         deadline = time.monotonic() + 2.0
         while self._sock is not None and time.monotonic() < deadline:
-            if self._spare is not None:
-                self._spare.close()
-                self._spare = None
+            while self._spares:
+                self._spares.popleft().close()
                 if self._receive(_FORK_SECONDS) is None:
                     break
             with contextlib.suppress(OSError):
@@ -306,9 +305,8 @@ class Confinement:
 
     def end(self) -> None:
         """Kill all that the submission started. Another test starts it anew."""
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
+        while self._spares:
+            self._spares.popleft().close()
         if self._sock is not None:
             self._sock.close()
             self._sock = None

@@ -70,7 +70,7 @@ class Prepared:
             with contextlib.suppress(OSError):
                 os.close(handle.fd)
 
-    def __enter__(self) -> "Prepared":  # noqa: PYI034  # Self is not in the library of Python 3.10
+    def __enter__(self) -> "Prepared":  # Self is not in the library of Python 3.10
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Layer 2: the zygote, forked before anything secret is loaded. Holds torch, forks a confined template per submission, watches and kills it.
+"""Layer 2: the zygote, forked before anything secret is loaded: it forks a confined template per submission, watches it and kills it.
 
 It is trusted code without secrets: one thread, one loop over its control socket and the pipes that submissions print to. What the grader
 asks of it are the frames below; what a template says goes past it, straight to the grader.
@@ -205,6 +205,7 @@ def serve(control: socket.socket) -> NoReturn:
     """Be the zygote on this control socket; returns never."""
     try:
         skip_dynamo()
+        server.warm_up()
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         walls.protect()
         gc.collect()

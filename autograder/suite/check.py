@@ -14,7 +14,7 @@ from autograder.text import elide, escape
 __all__ = ["Failure", "close", "dtype", "equal", "fail", "matches", "shape", "tensor", "that"]
 
 
-class Failure(AssertionError):  # noqa: N818  # pytest's word: a failure is a verdict, an error is a fault
+class Failure(AssertionError):  # pytest's word: a failure is a verdict, an error is a fault
     """A check that the submission did not pass.
 
     Attributes:
@@ -129,7 +129,9 @@ def _not_finite(tensor: torch.Tensor) -> str:
 
 def _shown(thing: Any) -> str:
     # Escaped: what a student's code returned is text that the student chose.
-    if isinstance(thing, bool | int | float | str | list | tuple | dict):
+    if isinstance(thing, bool | int | float):
+        return repr(thing)
+    if isinstance(thing, str | list | tuple | dict):
         return escape(elide(repr(thing[:200] if isinstance(thing, str) else thing), 200))
     return _kind(thing)
 

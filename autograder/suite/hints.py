@@ -1,4 +1,4 @@
-"""Layer 3: what PyTorch's own error messages usually mean in homework. Matched against what student code raised; the first that fits is told."""
+"""Layer 3: what PyTorch's own error messages usually mean in homework; the first hint that fits what student code raised is told."""
 
 import re
 
@@ -47,13 +47,19 @@ _HINTS: tuple[tuple[str, str], ...] = (
         "A tensor stayed on the CPU: register it (`nn.Parameter`, `register_buffer`), or make it with `device=x.device`.",
     ),
     (r"can't convert cuda", "numpy cannot read a tensor on a GPU; stay in torch."),
-    (r"can't allocate memory|bad_alloc|Cannot allocate memory", "The code needs more memory than a submission may use."),
+    (
+        r"can't allocate memory|bad_alloc|Cannot allocate memory",
+        "The code needs more memory than a submission may use.",
+    ),
     (
         r"modified by an inplace operation|leaf Variable that requires grad",
         "An in-place operation changed a tensor that the backward pass needs.",
     ),
     (r"empty parameter list", "The model has no parameters to train: keep each weight on `self` as an `nn.Parameter`."),
-    (r"does not require grad", "The graph is cut: `.detach()`, `.data`, `torch.no_grad()`, or weights that are no `nn.Parameter`."),
+    (
+        r"does not require grad",
+        "The graph is cut: `.detach()`, `.data`, `torch.no_grad()`, or weights that are no `nn.Parameter`.",
+    ),
     (r"not implemented|NotImplementedError", "This is not written yet."),
 )
 

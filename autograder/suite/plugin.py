@@ -108,6 +108,7 @@ class GradePlugin:
 
     # ---- running
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Forget what an earlier case of the same function left on it."""
         self._started = time.monotonic()

@@ -160,7 +160,7 @@ class Student:
         torch: torch over there, for building what a test needs beside the student's code.
     """
 
-    def __init__(  # noqa: PLR0917  # grade.py alone makes one
+    def __init__(  # grade.py alone makes one
         self,
         open_channel: Callable[[], Channel],
         script: Script,

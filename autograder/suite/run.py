@@ -13,7 +13,8 @@ from autograder.suite.plugin import GradePlugin
 
 __all__ = ["run_suite"]
 
-_run_before: set[Path] = set()
+_last: list[Path] = []
+"""The suite that this process ran last."""
 
 _BACKSTOP = 30.0
 """Seconds beyond a test's own limit after which pytest-timeout steps in: the proxy's deadlines have not held."""
@@ -52,7 +53,7 @@ def run_suite(suite: Path, plugin: GradePlugin, test_seconds: float) -> None:
         "-q",
     ]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    _forget_others(suite)
+    _forget_last(suite)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         status = pytest.main(arguments, plugins=[plugin])
@@ -67,13 +68,14 @@ def run_suite(suite: Path, plugin: GradePlugin, test_seconds: float) -> None:
         raise SuiteError(f"The hidden suite could not be run (pytest's exit code {int(status)}): {' / '.join(tail)}")
 
 
-def _forget_others(suite: Path) -> None:
-    """Drop the modules of suites that this process ran before: another suite may use the same names."""
-    for folder in _run_before - {suite}:
+def _forget_last(suite: Path) -> None:
+    """Drop the modules of the suite that this process ran before: another suite may use the same names."""
+    while _last and _last[0] != suite:
+        folder = str(_last.pop())
         for name, module in list(sys.modules.items()):
             file = vars(module).get("__file__") if hasattr(module, "__dict__") else None
-            if isinstance(file, str) and folder in Path(file).parents:
+            if isinstance(file, str) and file.startswith(folder + os.sep):
                 del sys.modules[name]
-        while str(folder) in sys.path:
-            sys.path.remove(str(folder))
-    _run_before.add(suite)
+        while folder in sys.path:
+            sys.path.remove(folder)
+    _last[:] = [suite]

@@ -27,7 +27,9 @@ def shape(student: Student, name: str, seed: int) -> None:
             output,
             (count, 10),
             f"the output for a batch of {count}",
-            "The batch size must not be written into the code; use `x.flatten(1)` or `x.shape[0]`." if count != 8 else "",
+            "The batch size must not be written into the code; use `x.flatten(1)` or `x.shape[0]`."
+            if count != 8
+            else "",
         )
         check.dtype(output, what=f"the output for a batch of {count}")
 
@@ -40,7 +42,11 @@ def registered(student: Student, name: str) -> None:
     problems = []
     extra = [entry for entry in entries if entry.kind == "parameter"]
     for role, shape in wanted.items():
-        fits = [entry for entry in entries if squeezed(entry.tensor.shape) in (shape, shape[::-1] if len(shape) == 2 else shape)]
+        fits = [
+            entry
+            for entry in entries
+            if squeezed(entry.tensor.shape) in (shape, shape[::-1] if len(shape) == 2 else shape)
+        ]
         right = [entry for entry in fits if entry.kind == "parameter"]
         if right:
             extra.remove(right[0])
@@ -59,7 +65,9 @@ def registered(student: Student, name: str) -> None:
     if problems:
         count = sum(entry.tensor.numel() for entry in entries if entry.kind == "parameter")
         check.fail(
-            f"Expected exactly six parameters, 18,378 values in all; got {count:,} values. " + "; ".join(problems[:6]) + ".",
+            f"Expected exactly six parameters, 18,378 values in all; got {count:,} values. "
+            + "; ".join(problems[:6])
+            + ".",
             "`super().__init__()` comes first; then each `self.name = nn.Parameter(...)` registers one.",
         )
 
@@ -138,7 +146,9 @@ def silent(student: Student, name: str, seed: int) -> None:
     net.model.verb("calm")
     still = net.answer(batch)
     known = explain(still, batch, weights)
-    expected, margin = ref.logits(known, batch, weights) if known else (still.double(), 1e-5 * (1 + float(still.abs().max())))
+    expected, margin = (
+        ref.logits(known, batch, weights) if known else (still.double(), 1e-5 * (1 + float(still.abs().max())))
+    )
     for output, when in ((first, "in eval mode"), (again, "in eval mode after train mode")):
         check.shape(output, tuple(expected.shape), f"the output {when}")
         check.that(
@@ -262,7 +272,9 @@ def gradients(student: Student, name: str, seed: int) -> None:
         if isinstance(grad, torch.Tensor):
             # the expected gradient is reshaped as the student's tensor is
             wanted = net.shaped(role, expected[role])
-            check.close(grad, wanted, f"the gradient of the {role} (`{entry.path}`)", tolerance=margins[role] * 1.05 + 1e-7)
+            check.close(
+                grad, wanted, f"the gradient of the {role} (`{entry.path}`)", tolerance=margins[role] * 1.05 + 1e-7
+            )
 
 
 def gpu(student: Student, name: str, seed: int) -> None:

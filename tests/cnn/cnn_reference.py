@@ -170,7 +170,8 @@ def gradients(
     exact, rounded = compute(torch.float64), compute(torch.float32)
     eps = torch.finfo(torch.float32).eps
     margins = {
-        role: 40.0 * max(float((exact[role] - rounded[role].double()).abs().max()), float(exact[role].abs().max()) * eps)
+        role: 40.0
+        * max(float((exact[role] - rounded[role].double()).abs().max()), float(exact[role].abs().max()) * eps)
         for role in exact
     }
     return exact, margins
@@ -191,14 +192,19 @@ class Block:
 
     def __call__(self, batch: torch.Tensor, weights: Weights) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H // 2, W // 2)."""
-        features = F.conv2d(batch, weights["weight"], weights.get("bias"), padding=1)
+        return self.after(F.conv2d(batch, weights["weight"], padding=1), weights)
+
+    def after(self, features: torch.Tensor, weights: Weights) -> torch.Tensor:
+        """What follows the convolution, whose bias is added here: it is one of the tensors whose role must be found out."""
+        if "bias" in weights:
+            features = features + weights["bias"][:, None, None]
         for step in self.order:
             if step == "norm":
                 mean, var = weights["mean"], weights["var"]
                 if self.batch_statistics:
                     mean, var = features.mean((0, 2, 3)), features.var((0, 2, 3), unbiased=False)
-                normal = (features - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-                features = normal * weights["gamma"][:, None, None] + weights["beta"][:, None, None]
+                scale = weights["gamma"] / (var + self.eps).sqrt()
+                features = features * scale[:, None, None] + (weights["beta"] - mean * scale)[:, None, None]
             elif step == "relu":
                 features = torch.relu(features)
             else:

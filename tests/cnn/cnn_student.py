@@ -41,13 +41,15 @@ def build(student: Student, name: str, *args: Any, p: float, **kwargs: Any) -> H
             raise
         model = make(*args, **kwargs)
     if not isinstance(model, Handle) or not model.is_module:
-        check.fail(f"Expected `{name}(p={p})` to give an nn.Module, got {getattr(model, 'kind', type(model).__name__)}.")
+        check.fail(
+            f"Expected `{name}(p={p})` to give an nn.Module, got {getattr(model, 'kind', type(model).__name__)}."
+        )
     return model
 
 
 def layer_name(names: list[str]) -> str:
     """The first of torch's class names, as students write it: "torch.nn.modules.conv.Conv2d" is "nn.Conv2d"."""
-    return f"nn.{names[0].rsplit('.', 1)[1]}" if names else ""
+    return f"nn.{names[0].rpartition('.')[2]}" if names else ""
 
 
 def squeezed(shape: Any) -> tuple[int, ...]:
@@ -82,7 +84,9 @@ class Net:
 
     def _wrong_width(self, role: str) -> None:
         """Say what a linear layer of another width points to."""
-        widths = [entry.tensor.shape for entry in held(self.model) if entry.tensor.dim() == 2 and 10 in entry.tensor.shape]
+        widths = [
+            entry.tensor.shape for entry in held(self.model) if entry.tensor.dim() == 2 and 10 in entry.tensor.shape
+        ]
         if role == LINEAR and widths:
             features = max(widths[0])
             check.fail(
@@ -155,7 +159,10 @@ def judge(output: Any, batch: torch.Tensor, weights: Weights, what: str, right: 
     compute = block_output if isinstance(right, Block) else logits
     expected, margin = compute(right, batch, weights)
     causes = [
-        (f"your output matches the reference, but {variant.words}", lambda variant=variant: compute(variant, batch, weights)[0])
+        (
+            f"your output matches the reference, but {variant.words}",
+            lambda variant=variant: compute(variant, batch, weights)[0],
+        )
         for variant in variants_of(right)[1:]
     ]
     check.close(
@@ -208,5 +215,3 @@ def block_roles(model: Handle, in_channels: int, out_channels: int) -> tuple[Hel
 def on_gpu(batch: torch.Tensor) -> OnDevice:
     """A batch that arrives on the GPU."""
     return OnDevice(batch, "cuda")
-
-

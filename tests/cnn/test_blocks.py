@@ -3,7 +3,6 @@
 import cnn_blocks as blocks
 import cnn_reference as ref
 import pytest
-import torch
 from cnn_student import build, check_rate, held, layer_name
 from gradescope_utils.autograder_utils.decorators import number, tags, weight
 
@@ -80,7 +79,9 @@ def test_dropout(student: Student, seed: int, name: str) -> None:
         output = model(batch)
         check.shape(output, tuple(still.shape), "the output in train mode")
         alive = still.abs() > 1e-3
-        check.that(int(alive.sum()) > 2000, "Expected the block's output to hold values other than zero; it holds none.")
+        check.that(
+            int(alive.sum()) > 2000, "Expected the block's output to hold values other than zero; it holds none."
+        )
         ratio = output[alive].double() / still[alive].double()
         kept = ratio.abs() > 1e-3
         check_rate(int(kept.sum()), kept.numel(), p, f"your `{name}(p={p})`")
@@ -109,7 +110,8 @@ def test_module_style(student: Student) -> None:
     )
     for part in parts:
         check.that(
-            not part["parameters"] or any(base.startswith("torch.nn.modules.") and not base.endswith(".Module") for base in part["bases"]),
+            not part["parameters"]
+            or any(base.startswith("torch.nn.modules.") and not base.endswith(".Module") for base in part["bases"]),
             f"Expected nn layers to own the weights in module style; `{part['path'] or 'the block'}` owns {part['parameters'][:4]}.",
         )
 
@@ -149,5 +151,3 @@ def test_gpu(student: Student, seed: int, name: str) -> None:
     paths = {entry.path for entry in held(block.model)}
     block.model.verb("assign", {path: value for path, value in values.items() if path in paths})
     blocks.check_on_gpu(block.model, batch, expected, name, where)
-
-

@@ -89,19 +89,23 @@ def test_style(student: Student, seed: int) -> None:
         owns = [*part["parameters"], *part["buffers"]]
         check.that(
             not layer or not owns,
-            f"Expected no layer that owns weights in functional style; `{part['path']}` is an `{layer_name([layer] if layer else [])}` and owns {owns[:4]}.",
+            f"Expected no layer that owns weights in functional style; `{part['path']}` is an `{layer_name([layer])}` and owns {owns[:4]}.",
             "Keep `nn.Parameter`s on `self` and pass them to `F.conv2d` and `F.linear`.",
         )
         check.that(
             ".dropout." not in layer,
-            f"Expected `F.dropout` in functional style; `{part['path']}` is an `{layer_name([layer] if layer else [])}`.",
+            f"Expected `F.dropout` in functional style; `{part['path']}` is an `{layer_name([layer])}`.",
             "Call `F.dropout(x, self.p, training=self.training)`.",
         )
     try:
         called = model.verb("trace", ref.images(seed, 2))["layers"]
     except StudentError:
         return  # a forward pass that fails is judged under `shape`
-    used = [layer for layer in called if layer.startswith(("torch.nn.modules.conv", "torch.nn.modules.linear", "torch.nn.modules.dropout"))]
+    used = [
+        layer
+        for layer in called
+        if layer.startswith(("torch.nn.modules.conv", "torch.nn.modules.linear", "torch.nn.modules.dropout"))
+    ]
     check.that(not used, f"Expected functional style; `forward` calls the layer `{layer_name(used)}`.")
 
 

@@ -87,7 +87,10 @@ def test_style(student: Student) -> None:
             f"Expected only nn.Conv2d and nn.Linear layers to own weights; `{part['path'] or NAME}` owns {part['parameters'][:4]}.",
             "In module style the layers own the weights.",
         )
-    kinds = [next(base.rsplit(".", 1)[1] for base in part["bases"] if base.endswith((".Conv2d", ".Linear"))) for part in layers]
+    kinds = [
+        next(base.rsplit(".", 1)[1] for base in part["bases"] if base.endswith((".Conv2d", ".Linear")))
+        for part in layers
+    ]
     check.that(
         sorted(kinds) == ["Conv2d", "Conv2d", "Linear"],
         f"Expected two nn.Conv2d and one nn.Linear on `self`, got {kinds or 'none'}.",

@@ -46,10 +46,8 @@ def _train(model: torch.nn.Module, batches: Batches, lr: float, *, habit: str = 
     for inputs, labels in batches:
         loss = F.cross_entropy(model(inputs), labels, reduction="sum" if habit == "sum" else "mean")
         grads = torch.autograd.grad(loss, parameters)
-        if habit in {"no zero_grad", "once"}:
-            sums = [one + other for one, other in zip(sums, grads, strict=True)]
-        else:
-            sums = list(grads)
+        adds_up = habit in {"no zero_grad", "once"}
+        sums = [one + other if adds_up else other for one, other in zip(sums, grads, strict=True)]
         if habit not in {"once", "no step"}:
             _step(parameters, sums, lr)
         total, count = total + float(loss) * len(labels), count + len(labels)
@@ -64,7 +62,7 @@ def _train(model: torch.nn.Module, batches: Batches, lr: float, *, habit: str = 
 def _step(parameters: list[Any], grads: list[Any], lr: float) -> None:
     with torch.no_grad():
         for parameter, grad in zip(parameters, grads, strict=True):
-            parameter -= lr * grad
+            parameter.sub_(lr * grad)
 
 
 def _copy(model: torch.nn.Sequential) -> torch.nn.Sequential:
@@ -94,7 +92,7 @@ def test_train_mode(student: Student, seed: int) -> None:
 @number("6.2")
 @tags("training", "dropout")
 def test_eval_mode(student: Student, seed: int) -> None:
-    """accuracy uses eval mode and leaves the model in the mode it found it in."""
+    """Accuracy uses eval mode and leaves the model in the mode it found it in."""
     theirs, _ = _small(student, seed)
     for training in (True, False):
         watched = theirs.verb("watch").train(training)
@@ -126,7 +124,9 @@ def test_steps(student: Student, seed: int) -> None:
     theirs, ours = _small(student, seed)
     batches = _batches(seed, 16, 16, 7)
     student.train_epoch(theirs.train(), batches, theirs.verb("sgd", 0.1), CPU)
-    state = {name: tensor for name, tensor in theirs.state_dict().items() if "running" not in name and "num" not in name}
+    state = {
+        name: tensor for name, tensor in theirs.state_dict().items() if "running" not in name and "num" not in name
+    }
     right = _copy(ours)
     _train(right, batches, 0.1)
     causes = (
@@ -144,7 +144,10 @@ def test_steps(student: Student, seed: int) -> None:
         if _equal(state, wrong):
             if habit == "eval":
                 return  # judged where modes are
-            check.fail("Expected the weights after an epoch to be those of plain training; they differ.", f"Likely cause: {words}.")
+            check.fail(
+                "Expected the weights after an epoch to be those of plain training; they differ.",
+                f"Likely cause: {words}.",
+            )
     wrong = _copy(ours)
     for batch in batches[:-1]:
         _train(wrong, [batch], 0.1)
@@ -195,7 +198,7 @@ def test_loss(student: Student, seed: int) -> None:
 @number("6.5")
 @tags("training", "training")
 def test_accuracy(student: Student, seed: int) -> None:
-    """accuracy returns the fraction of right answers, computed without gradients."""
+    """Accuracy returns the fraction of right answers, computed without gradients."""
     theirs, ours = _small(student, seed)
     batches = _batches(seed, 16, 16, 16, 3)
     watched = theirs.verb("watch").eval()
@@ -219,7 +222,8 @@ def test_accuracy(student: Student, seed: int) -> None:
     if abs(fraction - float(torch.cat(in_train_mode).mean())) > 1e-6 and abs(fraction - expected) > 1e-6:
         cause = next((words for value, words in causes if abs(fraction - value) < 1e-4), "")
         check.fail(
-            f"Expected `accuracy` to be {expected:.4f} ({int(torch.cat(right).sum())} of {sum(map(len, right))} right), got {fraction:.4f}.",
+            f"Expected `accuracy` to be {expected:.4f} ({int(torch.cat(right).sum())} of {sum(map(len, right))} right), "
+            f"got {fraction:.4f}.",
             f"Likely cause: {cause}." if cause else "",
         )
     check.that(
@@ -234,11 +238,15 @@ TRAIN, BATCH, EPOCHS, RATE, ENOUGH = 320, 16, 3, 0.03, 0.5
 from ones, `torch.rand` and `torch.randn`, 6% to 12%."""
 
 
-def _digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """1,797 digits (N, 1, 28, 28), of about mean 0 and variance 1, and their labels, from scikit-learn's `load_digits`; see tools/make_digits.py."""
+def _digits(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`TRAIN` digits to learn from and 200 to try it on: images (N, 1, 28, 28), of about mean 0 and variance 1, and labels (N,).
+
+    From scikit-learn's `load_digits`; see tools/make_digits.py.
+    """
     with np.load(Path(__file__).parent / "digits.npz") as data:
-        small = torch.from_numpy(data["images"].astype(np.float32)) / 16
-        labels = torch.from_numpy(data["labels"].astype(np.int64))
+        chosen = np.random.default_rng(seed).permutation(len(data["labels"]))[: TRAIN + 200]
+        small = torch.from_numpy(data["images"][chosen].astype(np.float32)) / 16
+        labels = torch.from_numpy(data["labels"][chosen].astype(np.int64))
     images = F.interpolate(small[:, None], size=(28, 28), mode="bilinear", align_corners=False)
     return (images - 0.3) / 0.35, labels
 
@@ -249,10 +257,8 @@ def _digits() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", ["ModuleCNN", "FunctionalCNN"])
 def test_learns(student: Student, seed: int, name: str) -> None:
     """The network learns to read digits from its own initial weights, and every parameter moves."""
-    images, labels = _digits()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    train, test = order[:TRAIN], order[TRAIN : TRAIN + 200]
-    batches = [(images[part], labels[part]) for part in train.split(BATCH)]
+    images, labels = _digits(seed)
+    batches = list(zip(torch.split(images[:TRAIN], BATCH), torch.split(labels[:TRAIN], BATCH), strict=True))
     model = build(student, name, p=0.25)
     before = {entry.path: entry.tensor for entry in held(model)}
     optimizer = model.verb("sgd", RATE, 0.9)
@@ -268,9 +274,8 @@ def test_learns(student: Student, seed: int, name: str) -> None:
         f"Expected training to move every parameter; `{'`, `'.join(still)}` did not move.",
         "Does the gradient reach it, does `train_epoch` call `optimizer.step()`, and are the initial weights more than zeros?",
     )
-    answers = [model.eval().verb("calmly", images[part]) for part in test.split(100)]
-    guesses = torch.cat([logits_of(answer, 100, f"the output of your `{name}`") for answer in answers])
-    reached = float((guesses.argmax(1) == labels[test]).float().mean())
+    guesses = logits_of(model.eval().verb("calmly", images[TRAIN:]), 200, f"the output of your `{name}`")
+    reached = float((guesses.argmax(1) == labels[TRAIN:]).float().mean())
     known = None if reached >= ENOUGH else cnn_checks.known_network(student, name, seed)
     check.that(
         # a network that computes something else than it should lost its points for that already
@@ -301,5 +306,8 @@ def test_gpu(student: Student, seed: int) -> None:
     )
     for thing, name in ((loss, "train_epoch"), (fraction, "accuracy")):
         on = getattr(thing, "claimed_device", "")
-        check.that(not isinstance(thing, torch.Tensor) or not on.startswith("cuda"), f"Expected `{name}` to return a float, got a tensor on {on}.")
+        check.that(
+            not isinstance(thing, torch.Tensor) or not on.startswith("cuda"),
+            f"Expected `{name}` to return a float, got a tensor on {on}.",
+        )
     del ours

@@ -79,5 +79,3 @@ def test_independent(student: Student, seed: int) -> None:
             f"Expected the networks to be independent after `copy_weights`; changing the ModuleCNN's {role} changed the copy.",
             "Copy the values into the target's own parameters instead of assigning the source's tensors.",
         )
-
-

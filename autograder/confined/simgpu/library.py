@@ -74,7 +74,7 @@ class _Stream:
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         self.device = torch.device("cuda", 0)
 
-    def __enter__(self) -> "_Stream":  # noqa: PYI034  # Self is not in Python 3.10, and nobody derives from this
+    def __enter__(self) -> "_Stream":  # Self is not in Python 3.10, and nobody derives from this
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -111,7 +111,7 @@ class _AnyGenerator(type(_Generator)):  # type: ignore[misc]  # the C class has 
 class _SimulatedGenerator(_Generator, metaclass=_AnyGenerator):
     """A CPU generator that says it is where it was asked to be."""
 
-    def __new__(cls, device: Any = "cpu") -> "_SimulatedGenerator":  # noqa: PYI034  # as above
+    def __new__(cls, device: Any = "cpu") -> "_SimulatedGenerator":  # as above
         generator = super().__new__(cls, "cpu")  # type: ignore[call-arg]  # as C has it, not the stub
         generator._simulated = torch.device("cuda", 0) if side_named(device) == CUDA else torch.device("cpu")  # type: ignore[attr-defined]
         return generator
