@@ -21,6 +21,12 @@ from gradescope_utils.autograder_utils.decorators import (
     hide_errors, leaderboard, number, partial_credit, tags, visibility, weight)
 from autograder.errors import MachineError, StudentError, SuiteError
 from autograder.suite import check
+
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
 """
 
 
@@ -69,7 +75,7 @@ _NUMBERS = itertools.count()
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Run]:
-    """Run a suite made of these files; every declared test must be judged once, with the points it was declared with."""
+    """Run a suite made of these files; every declared test must be judged once, with its declared points."""
 
     def run(source: str = "", *, seconds: float = 1000.0, go_on: bool = True, **files: str) -> Run:
         folder = tmp_path / f"suite_{next(_NUMBERS)}"
@@ -108,7 +114,7 @@ RunSuite = Callable[..., Run]
 
 
 def test_tests_are_declared_with_all_their_marks(run: RunSuite) -> None:
-    """Name, points, number, tags and visibility are known before the first test runs, and every test is not reached yet."""
+    """Name, points, number, tags and visibility are known before the first test runs, and none is reached yet."""
     suite = run(
         '''
 @weight(4)
@@ -208,7 +214,7 @@ def test_tests_come_in_the_order_of_their_numbers(run: RunSuite) -> None:
     ],
 )
 def test_a_suite_that_cannot_be_declared_is_the_suites_fault(run: RunSuite, source: str, words: str) -> None:
-    """What is wrong with a suite as a whole, a syntax error or a mark, raises SuiteError and says where; nothing runs."""
+    """What is wrong with a suite as a whole, a syntax error or a mark, raises SuiteError and says where."""
     with pytest.raises(SuiteError) as caught:
         run(test_suite=source)
     assert words in str(caught.value)
@@ -256,7 +262,6 @@ ENDS: dict[str, tuple[str, str, str]] = {
     "suite exits": ("raise SystemExit(3)", "not_graded", "SystemExit"),
     "suite says so": ("raise SuiteError('No reference.')", "not_graded", "No reference"),
     "pytest-timeout": ("pytest.fail('Timeout (>1.0s) from pytest-timeout.')", "not_graded", "Timeout"),
-    "score without credit": ("set_score(1)", "not_graded", "TypeError"),
 }
 
 
@@ -266,11 +271,8 @@ def test_how_a_test_ends_decides_whose_fault_it_is(run: RunSuite, name: str, for
     """Failures that the submission caused lose the points; the suite's, the machine's and skips are not graded."""
     body, outcome, output = ENDS[name]
     if form == "function":
-        extra = ", set_score" if "set_score" in body else ""
-        suite = run(f"@weight(3)\ndef test_it(student{extra}):\n    {body}\n@weight(1)\ndef test_next(): pass")
+        suite = run(f"@weight(3)\ndef test_it(student):\n    {body}\n@weight(1)\ndef test_next(): pass")
         test = suite["test_it"]
-    elif "set_score" in body:
-        pytest.skip("a TestCase takes no fixtures as arguments")
     else:
         suite = run(
             "class TestIt(unittest.TestCase):\n"
@@ -470,8 +472,7 @@ PARTIAL = {
     ),
     "over marks": ("@partial_credit(10)\n@tags('a')\ndef test_it(set_score):\n    set_score(4)", "failed", 4.0),
     "under a decorator": (
-        "def twice(f):\n    @functools.wraps(f)\n    def w(*a, **k):\n        f(*a, **k)\n        return f(*a, **k)\n    return w\n"
-        "@twice\n@partial_credit(10)\ndef test_it(set_score):\n    set_score(4)",
+        "@logged\n@partial_credit(10)\ndef test_it(set_score):\n    set_score(4)",
         "failed",
         4.0,
     ),
@@ -505,6 +506,7 @@ PARTIAL = {
         "failed",
         4.0,
     ),
+    "no credit to give": ("@weight(10)\ndef test_it(set_score):\n    set_score(1)", "not_graded", 0.0),
     "many": (
         "import torch\n@partial_credit(10)\ndef test_it(set_score):\n    set_score(torch.ones(2))",
         "not_graded",

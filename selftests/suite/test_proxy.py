@@ -118,7 +118,7 @@ def test_calls_become_requests() -> None:
 
 
 def test_arguments_of_every_kind_cross() -> None:
-    """Tensors go by value, on their device if one is named, devices as devices, and what is none of these not at all."""
+    """Tensors go by value, on their device if one is named, devices as devices, and functions not at all."""
     channel = Channel(*[None] * 9)
     student = student_of(channel)
     tensor = torch.arange(6.0).reshape(2, 3).t()
