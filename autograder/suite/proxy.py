@@ -275,9 +275,6 @@ def _tensor(value: wire.Tensor) -> torch.Tensor:
             return torch.empty(value.shape, dtype=dtype)
         except RuntimeError:
             raise StudentForged("Your code sent the grader an empty tensor of an impossible shape.") from None
-    if dtype == torch.bool:
-        # a byte other than 0 and 1 would be summed as that many
-        return torch.frombuffer(bytearray(value.data), dtype=torch.uint8).ne(0).reshape(value.shape)
     return torch.frombuffer(bytearray(value.data), dtype=dtype).reshape(value.shape)
 
 

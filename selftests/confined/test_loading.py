@@ -251,6 +251,12 @@ def test_only_the_submissions_own_files_are_found(submit: Load) -> None:
     assert module.colorsys.__file__.startswith(sys.base_prefix)
 
 
+def test_a_helper_comes_before_a_library_of_its_name(submit: Load) -> None:
+    """A student's file named as a library module that nothing imported yet is the one imported, as beside a script."""
+    assert "this" not in sys.modules
+    assert submit("import this\n", this="x = 1\n")[0].this.x == 1
+
+
 def test_no_bytecode_is_written(submit: Load, tmp_path: Path) -> None:
     """Importing leaves nothing in the submission's folder."""
     submit("import helper\n", helper="x = 1\n")

@@ -32,7 +32,7 @@ def fit(params: Params, optimizer: torch.optim.Optimizer, steps: int) -> list[fl
     """The losses of so many steps."""
     losses = []
     for _ in range(steps):
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=False)  # in place, as what an optimizer keeps must not be the gradient itself
         loss = loss_of(params)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -35,6 +35,7 @@ TENSORS = {
     "expanded": torch.tensor([1.0, 2.0]).expand(3, 2),
     "conjugate": torch.tensor([1 + 2j, 3 - 1j]).conj(),
     "negative": torch.tensor([1 + 2j, 3 - 1j]).conj().imag,
+    "negative, contiguous": torch._neg_view(torch.ones(3)),
     "channels last": torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
     "not finite": torch.tensor([float("inf"), -float("inf"), 0.0]),
 }
@@ -144,11 +145,12 @@ def test_plain_data_crosses_as_it_is(thing: Any) -> None:
         ("\ud800 and after", "? and after"),
         ({"\ud800": 1}, {"?": 1}),
     ],
-    ids=str,
 )
 def test_what_is_like_plain_data_crosses_as_plain_data(thing: Any, value: Any) -> None:
     """Tuples, mappings, iterators, numpy's numbers, dtypes and text that no frame can hold arrive as what they mean."""
-    assert there_and_back(thing) == value
+    back = there_and_back(thing)
+    assert back == value
+    assert type(back) is type(value)
 
 
 def test_a_mapping_keeps_its_order() -> None:

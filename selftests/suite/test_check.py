@@ -93,10 +93,10 @@ def test_what_is_close_passes_in_every_float_dtype(dtype: torch.dtype) -> None:
 
 
 def test_the_tolerance_is_absolute_and_inclusive() -> None:
-    """A difference of exactly the tolerance passes, and one above it fails, on either side."""
+    """A difference of exactly the tolerance passes, and one above it fails, on either side and in a single value."""
     expected = torch.tensor([100.0, 0.0])
     check.close(expected + 0.5, expected, tolerance=0.5)
-    for offset in (0.75, -0.75):
+    for offset in (0.75, -0.75, torch.tensor([0.0, 0.75])):
         words(lambda offset=offset: check.close(expected + offset, expected, tolerance=0.5))  # type: ignore[misc]
 
 
