@@ -84,7 +84,7 @@ def grade(
             unsafe=unsafe,
         )
         report = _grade(session, job, _ResultsFile(results, found.name))
-    render(report, Console(), verbose=verbose)
+        render(report, Console(), verbose=verbose)
     raise typer.Exit(1 if report.ungraded else 0)
 
 

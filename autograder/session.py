@@ -53,7 +53,7 @@ def _start() -> _Worker:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-m", "autograder.worker", str(theirs.fileno())],
+            [sys.executable, "-I", "-m", "autograder.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env=_ENVIRONMENT,
             cwd="/",

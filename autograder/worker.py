@@ -1,6 +1,6 @@
 """Layer 5: the process that grades. Started clean by `session.py`, it imports torch, forks the zygote, and only then hears what to grade.
 
-    python -I -B -m autograder.worker <descriptor of a socket>
+    python -I -m autograder.worker <descriptor of a socket>
 
 Its command line and environment hold nothing about the job, so the zygote, which is a copy of it, knows nothing either.
 """
@@ -28,12 +28,16 @@ def main() -> None:
         sys.exit("the grader has a second thread before its zygote is forked, which is not safe; please report this")
     jobs = socket.socket(fileno=int(sys.argv[1]))
     ours, theirs = socket.socketpair()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         jobs.close()
         ours.close()
         zygote.serve(theirs)
     theirs.close()
-    _serve(jobs, ours)
+    with ours:
+        _serve(jobs, ours)
+    # It sees its line close, ends what it started, and goes; nothing is to outlive the session.
+    os.waitpid(pid, 0)
 
 
 def _alone() -> bool:

@@ -158,15 +158,17 @@ class Confinement:
             shutil.rmtree(self._base, ignore_errors=True)
 
     def _write(self, files: Mapping[str, bytes]) -> str:
-        """Lay the student's files out, readable to the confined side and writable to nobody there."""
-        self._base.chmod(0o711)
+        """Lay the student's files out, readable to this submission's own group and to no other, writable to neither."""
         folder = self._base / "submission"
-        folder.mkdir(mode=0o755)
+        folder.mkdir()
         for name, content in files.items():
             path = folder.joinpath(*PurePosixPath(name).parts)
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            path.chmod(0o644)
+        for path in (self._base, folder, *folder.rglob("*")):
+            if self._uid is not None:
+                os.chown(path, -1, self._uid)
+            path.chmod(0o750 if path.is_dir() else 0o640)
         return str(folder)
 
     def prepare(self) -> None:

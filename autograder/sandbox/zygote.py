@@ -9,6 +9,7 @@ import gc
 import os
 import select
 import socket
+import sys
 import time
 from typing import NoReturn
 
@@ -204,6 +205,7 @@ class _Zygote:
 def serve(control: socket.socket) -> NoReturn:
     """Be the zygote on this control socket; returns never."""
     try:
+        sys.dont_write_bytecode = True  # what student code imports is none of the disk's business
         skip_dynamo()
         server.warm_up()
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)

@@ -88,7 +88,8 @@ def check_shape(output: object, count: int, channels: int, side: int, what: str)
 def _orders(count: int) -> list[tuple[str, ...]]:
     """Every way in which that many vectors can play the block's roles.
 
-    The convolution's bias is optional; batch norm's weight and bias are not, but a block without them can still be judged: they count as ones and zeros, and are missed under `registration`.
+    The convolution's bias is optional; batch norm's weight and bias are not, but a block without them can still be judged: they count
+    as ones and zeros, and are missed under `registration`.
     """
     held_roles = {2: ("mean", "var"), 3: ("mean", "var", "bias"), 4: VECTORS[:4], 5: VECTORS}
     return list(itertools.permutations(held_roles[count])) if count in held_roles else []

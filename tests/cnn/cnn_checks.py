@@ -175,10 +175,9 @@ IMAGES = 160
 
 def drops(student: Student, name: str, seed: int) -> None:
     """In train mode the 512 features are dropped one by one at rate `p`, and what is kept is scaled by 1 / (1 - p)."""
+    drawn, known = ref.draw(seed), known_network(student, name, seed)
     for p in (0.5, 0.2):
         net = Net(student, name, p)
-        drawn = ref.draw(seed)
-        known = known_network(student, name, seed)
         # All weights positive and the images constant: every feature of a channel has one positive value. The logits then pick
         # single features, 0 and 1 from the same channel, and the ninth their sum; the tenth is zero.
         picks = (0, 1, 17, 40, 100, 200, 300, 511)

@@ -233,9 +233,9 @@ def test_accuracy(student: Student, seed: int) -> None:
     )
 
 
-TRAIN, BATCH, EPOCHS, RATE, ENOUGH = 320, 16, 3, 0.03, 0.5
-"""Over 5 seeds and 7 usual initialisations (PyTorch's own, normal with 0.01 to 0.1, uniform, Kaiming, Xavier) 77% to 95% were reached;
-from ones, `torch.rand` and `torch.randn`, 6% to 12%."""
+TRAIN, BATCH, EPOCHS, RATE, ENOUGH = 256, 8, 3, 0.01, 0.4
+"""Over 6 seeds and 5 usual initialisations (PyTorch's own, normal with 0.01 and 0.1, Kaiming, Xavier) at least 61% was reached; from ones,
+`torch.rand` and `torch.randn`, 6% to 12%. At three times this rate, networks without their ReLUs diverge, which is not what is judged here."""
 
 
 def _digits(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
