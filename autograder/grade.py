@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ from autograder.intake import Submission, read_submission
 from autograder.intake.script import Script
 from autograder.job import Job
 from autograder.report import Report, TestResult
+from autograder.sandbox import walls
 from autograder.sandbox.launch import Channel, Confinement, Sandbox
 from autograder.sandbox.policy import Limits
 from autograder.suite.plugin import GradePlugin
@@ -40,12 +41,12 @@ _ENFORCING = {"uid", "landlock", "seccomp"}
 _COULD_NOT_RUN = "Your submission could not be run; the reason stands at the top of this report."
 
 
-def grade(job: Job, sandbox: Sandbox, publish: Callable[[Report], None]) -> Report:
+def grade(job: Job, sandboxes: Sequence[Sandbox], publish: Callable[[Report], None]) -> Report:
     """Grade one submission.
 
     Args:
         job: What to grade.
-        sandbox: The zygote that confines it.
+        sandboxes: The zygotes that confine it: one, or two to judge in two lanes.
         publish: Called with the report so far: first with every test declared and none judged, then as tests end.
 
     Returns:
@@ -56,10 +57,10 @@ def grade(job: Job, sandbox: Sandbox, publish: Callable[[Report], None]) -> Repo
         UsageError: There is no such assignment or submission.
         MachineError: The machine failed before any test was declared.
     """
-    run = _Run(job, sandbox, publish)
+    run = _Run(job, sandboxes, publish)
     try:
-        with contextlib.ExitStack() as walls:
-            run.judge(walls)
+        with contextlib.ExitStack() as stack:
+            run.judge(stack)
     except (MachineError, SuiteError) as error:
         if not run.tests:
             raise
@@ -70,7 +71,7 @@ def grade(job: Job, sandbox: Sandbox, publish: Callable[[Report], None]) -> Repo
 class _Run:
     """The state of one run."""
 
-    def __init__(self, job: Job, sandbox: Sandbox, publish: Callable[[Report], None]) -> None:
+    def __init__(self, job: Job, sandboxes: Sequence[Sandbox], publish: Callable[[Report], None]) -> None:
         self.job = job
         self.assignment = read_assignment(job.assignment)
         self.tests: dict[str, TestResult] = {}
@@ -78,18 +79,26 @@ class _Run:
         self._notes: list[str] = []
         self._missing: dict[str, str] = {}
         self._names: frozenset[str] = frozenset()
-        self._sandbox = sandbox
+        self._sandboxes = sandboxes
         self._publish = publish
         self._confinement: Confinement | None = None
+        self._second: Confinement | None = None
         self._script: Script | None = None
         self._budget = Budget(self.assignment.limits.test_seconds)
         self._started = time.monotonic()
         self._deadline = self._started + job.seconds
-        self._plugin = GradePlugin(self._declare, self._judged, self._open_student, self._seed, self._deadline)
+        self._plugin = GradePlugin(
+            self._declare,
+            self._judged,
+            self._open_student,
+            self._seed,
+            self._deadline,
+            self._enter_lane if len(sandboxes) > 1 else None,
+        )
 
     # ---- the stages
 
-    def judge(self, walls: contextlib.ExitStack) -> None:
+    def judge(self, stack: contextlib.ExitStack) -> None:
         """Everything from reading the submission to the last test."""
         try:
             submission = read_submission(Path(self.job.submission), self.assignment.entry)
@@ -98,15 +107,16 @@ class _Run:
         else:
             self._notes += submission.notes
             self._script = Script(submission)
-            self._confinement = walls.enter_context(self._confine(submission))
+            confinements = [stack.enter_context(self._confine(submission, sandbox)) for sandbox in self._sandboxes]
+            self._confinement, self._second = confinements[0], confinements[-1]
             # built while the suite is collected; the student's code is imported only after that
             self._confinement.prepare()
         run_suite(self.assignment.suite, self._plugin, self.assignment.limits.test_seconds)
 
-    def _confine(self, submission: Submission) -> Confinement:
+    def _confine(self, submission: Submission, sandbox: Sandbox) -> Confinement:
         limits = self.assignment.limits
         return Confinement(
-            self._sandbox,
+            sandbox,
             submission.files,
             wire.Load("", submission.module, self._seed("import"), submission.tolerant),
             Limits(
@@ -190,6 +200,14 @@ class _Run:
             min(self._deadline, time.monotonic() + 3 * limits.test_seconds),
         )
         return student, close
+
+    def _enter_lane(self) -> Callable[[], None]:
+        """In a forked copy of this process: go on with the second confinement, which nobody else touches; how to leave it."""
+        walls.die_with_parent()
+        if self._second is None:
+            raise MachineError("a second lane was opened without a second zygote; please report this")
+        self._confinement = self._second
+        return self._second.end
 
     def _seed(self, purpose: str) -> int:
         """A seed for one purpose (56 bits), from which the run's own seed cannot be found."""

@@ -4,71 +4,28 @@ import contextlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 
 import msgspec
 
-from autograder import errors
+from autograder import ahead, errors
 from autograder.confined import wire
 from autograder.job import Failed, Finished, Job, Outcome
 from autograder.report import Report
 
-__all__ = ["Session", "start_ahead"]
+__all__ = ["Session"]
 
 _GRACE_SECONDS = 20.0
 """How far past its own limit a run may get before it is ended from here: starting torch on half a CPU takes several seconds."""
-
-_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "USER": "student",
-    "LOGNAME": "student",
-    # One thread each: a process with more cannot be forked safely.
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",
-    # The same submission and seed give the same report.
-    "PYTHONHASHSEED": "0",
-    "TORCHDYNAMO_DISABLE": "1",
-    # Asks the driver's library whether there is a GPU, without starting CUDA, which would not survive a fork.
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-}
-
-
-_Worker = tuple[socket.socket, "subprocess.Popen[bytes]"]
-
-_ahead: list[_Worker] = []
-
-
-def start_ahead() -> None:
-    """Start the next session's worker now: it loads torch while this process still reads its command line."""
-    _ahead.append(_start())
-
-
-def _start() -> _Worker:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "autograder.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=_ENVIRONMENT,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            # a Ctrl-C at the terminal is for this process, which then ends the worker in order
-            start_new_session=True,
-        )
-    return ours, process
 
 
 class Session:
     """A worker process. A context manager: leaving it ends the worker, its zygote, and all that they started."""
 
     def __init__(self) -> None:
-        self._sock, self._process = _ahead.pop() if _ahead else _start()
+        self._sock, self._process = ahead.take()
 
     def __enter__(self) -> "Session":
         return self

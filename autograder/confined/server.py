@@ -99,11 +99,7 @@ class _Child:
 
 
 def warm_up() -> None:
-    """Run the layers that students use once, forward and backward.
-
-    In the zygote, every fork then has what the first run of each sets up. In a child that was forked ahead and waits for its
-    test, it copies the memory pages that a network's first run writes to, while nobody waits.
-    """
+    """Run the layers that students use once, forward and backward: every fork then has what the first run of each sets up."""
     nn = torch.nn
     layers = nn.Sequential(
         nn.Conv2d(1, 4, 5),
@@ -135,7 +131,6 @@ def _reply(sock: socket.socket, reply: wire.Reply) -> None:
 def _serve_child(sock: socket.socket, template: _Template) -> NoReturn:
     child = _Child(template)
     try:
-        warm_up()
         while True:
             request, _ = wire.receive(sock, wire.ToChild)
             _reply(sock, child.answer(request))

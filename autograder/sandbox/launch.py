@@ -24,8 +24,8 @@ __all__ = ["Channel", "Confinement", "Sandbox"]
 _ZYGOTE_SECONDS = 30.0
 """How long the zygote, which is ours, may take to answer; past it the machine is at fault."""
 _FORK_SECONDS = 10.0
-_AHEAD = 2
-"""Children forked before their tests begin: forking and warming one takes about as long as a test does."""
+_AHEAD = 1
+"""Children forked before their tests begin, while another test runs."""
 _ZYGOTE_GONE = "The zygote that starts submissions is gone ({}); grade again."
 
 _AnswerT = TypeVar("_AnswerT", Spawned, Ended)
@@ -314,8 +314,8 @@ class Confinement:
             self._sock = None
         self._await_spawned()
         if self._pid:
-            pid, self._pid = self._pid, 0
-            self._sandbox.ask(End(pid))
+            self._pid = 0
+            self._sandbox.ask(End())
             ended = self._sandbox.answer(Ended)
             self.printed = (self.printed + ended.printed)[: 64 << 10]
             if ended.survivors:

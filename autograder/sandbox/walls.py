@@ -33,7 +33,7 @@ from autograder.sandbox.policy import LAYERS, Limits, Policy
 if TYPE_CHECKING:
     from landlockpy import Ruleset
 
-__all__ = ["Prepared", "enter", "missing", "prepare", "protect", "standing"]
+__all__ = ["Prepared", "die_with_parent", "enter", "missing", "prepare", "protect", "standing"]
 
 _MIB = 1 << 20
 _STACK = 64 * _MIB
@@ -118,6 +118,12 @@ def protect() -> None:
         OSError: the kernel refused.
     """
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill the calling process when its parent ends; for a process of the grader that it forked."""
+    if sys.platform.startswith("linux"):
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def prepare(policy: Policy, handles: tuple[reach.Handle, ...] | None = None) -> Prepared:

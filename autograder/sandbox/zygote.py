@@ -35,9 +35,7 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
 
 
 class End(msgspec.Struct, frozen=True, tag=True):
-    """Kill a template and all that it started."""
-
-    pid: int
+    """Kill the template, if there is one, and all that it started."""
 
 
 class Spawned(msgspec.Struct, frozen=True, tag=True):
@@ -73,30 +71,40 @@ Answer = Spawned | Ended | Failed
 
 
 class _Template:
-    """One running template, as the zygote knows it."""
+    """The running template, as the zygote knows it."""
 
     def __init__(self, pid: int, policy: Policy, output: int) -> None:
         self.pid = pid
         self.policy = policy
         self.output = output
         self.printed = bytearray()
-        self.status: int | None = None
         self.memory_mb = 0
 
     def read_output(self) -> bool:
-        """Take what was printed, keep the first part of it. False once nothing can come any more."""
+        """Take what was printed and keep the first part of it; False when there is nothing to take now."""
         try:
             chunk = os.read(self.output, 1 << 16)
         except BlockingIOError:
-            return True
+            return False
         self.printed += chunk[: max(0, _PRINTED_LIMIT - len(self.printed))]
+        if not chunk:
+            os.close(self.output)
+            self.output = -1
         return bool(chunk)
+
+    def close_output(self) -> None:
+        """Take what is left, now that nobody writes any more."""
+        while self.output >= 0 and self.read_output():
+            pass
+        if self.output >= 0:
+            os.close(self.output)
 
 
 class _Zygote:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._templates: dict[int, _Template] = {}
+        self._template: _Template | None = None
+        self._next_watch = 0.0
         # Once here, rather than in each template: Python's own library may lie where another uid cannot walk to.
         self._handles = reach.open_handles() if "uid" not in walls.missing() else ()
         reach.use_handles(self._handles)
@@ -105,30 +113,27 @@ class _Zygote:
 
     def run(self) -> None:
         """Serve until the grader closes its end, then kill what is left."""
-        next_watch = 0.0
         while True:
-            open_pipes = {template.output for template in self._templates.values() if template.output >= 0}
-            sources: list[socket.socket | int] = [self._control, *open_pipes]
-            readable, _, _ = select.select(sources, [], [], _WATCH_SECONDS if self._templates else None)
-            for template in list(self._templates.values()):
-                if template.output in readable and not template.read_output():
-                    os.close(template.output)
-                    template.output = -1
+            sources: list[socket.socket | int] = [self._control]
+            if self._template is not None and self._template.output >= 0:
+                sources.append(self._template.output)
+            readable, _, _ = select.select(sources, [], [], _WATCH_SECONDS if self._template else None)
+            if self._template is not None and self._template.output in readable:
+                self._template.read_output()
             if self._control in readable:
                 try:
                     order, fds = wire.receive(self._control, Order, max_fds=1)
                 except EOFError:
-                    for pid in list(self._templates):
-                        self._end(pid)
+                    self._end()
                     return
                 wire.send(self._control, self._carry_out(order, fds))
-            if time.monotonic() >= next_watch:
-                self._watch()
-                next_watch = time.monotonic() + _WATCH_SECONDS
+            if self._template is not None and time.monotonic() >= self._next_watch:
+                self._watch(self._template)
+                self._next_watch = time.monotonic() + _WATCH_SECONDS
 
     def _carry_out(self, order: Order, fds: list[int]) -> Answer:
         try:
-            return self._spawn(order.policy, fds[0]) if isinstance(order, Spawn) else self._end(order.pid)
+            return self._spawn(order.policy, fds[0]) if isinstance(order, Spawn) else self._end()
         except (MachineError, OSError) as error:
             return Failed(str(error))
         finally:
@@ -136,6 +141,7 @@ class _Zygote:
                 os.close(fd)
 
     def _spawn(self, policy: Policy, rpc: int) -> Spawned:
+        self._end()  # nothing is left of an earlier one, even where a grader died before it could end it
         output, stdout = os.pipe()
         os.set_blocking(output, False)
         with walls.prepare(policy, self._handles) as prepared:
@@ -143,7 +149,7 @@ class _Zygote:
             if pid == 0:
                 self._become_template(prepared, rpc, stdout)
         os.close(stdout)
-        self._templates[pid] = _Template(pid, policy, output)
+        self._template = _Template(pid, policy, output)
         return Spawned(pid)
 
     def _become_template(self, prepared: walls.Prepared, rpc: int, stdout: int) -> NoReturn:
@@ -161,45 +167,36 @@ class _Zygote:
             with contextlib.suppress(BaseException):
                 wire.send(sock, wire.Raised(type(error).__name__, str(error), []))
             os._exit(70)
-        self._templates.clear()
         server.serve_template(sock)
 
-    def _end(self, pid: int) -> Ended:
-        template = self._templates.pop(pid, None)
+    def _end(self) -> Ended:
+        template, self._template = self._template, None
         if template is None:
-            raise MachineError(f"there is no template {pid} to end; this is a fault of the grader, please report it")
-        survivors = kill.kill_all(template.policy.uid, pid)
-        self._reap()
-        if template.status is None:
-            with contextlib.suppress(ChildProcessError):
-                template.status = os.waitpid(pid, 0)[1]
-        while template.output >= 0 and template.read_output():
-            if not select.select([template.output], [], [], 0)[0]:
-                break
-        if template.output >= 0:
-            os.close(template.output)
+            return Ended(0, 0, 0, "")
+        survivors = kill.kill_all(template.policy.uid, template.pid)
+        status = 0
+        with contextlib.suppress(ChildProcessError):
+            status = os.waitpid(template.pid, 0)[1]
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        template.close_output()
         if template.policy.uid is not None:
             kill.leftovers(template.policy.uid)
-        printed = template.printed.decode("utf-8", "replace")
-        return Ended(template.status or 0, survivors, template.memory_mb, printed)
+        return Ended(status, survivors, template.memory_mb, template.printed.decode("utf-8", "replace"))
 
-    def _watch(self) -> None:
-        """Reap what ended; end what holds more memory than the submission may as a whole."""
-        self._reap()
-        for template in self._templates.values():
-            limit = template.policy.limits.memory_mb
-            # What a process inherited from this one at the fork is not the submission's doing.
-            held = kill.memory_of(template.policy.uid, template.pid, self._inherited) >> 20
-            if held > limit:
-                template.memory_mb = held
-                kill.kill_all(template.policy.uid, template.pid)
-
-    def _reap(self) -> None:
+    def _watch(self, template: _Template) -> None:
+        """Reap orphans; end the submission if it holds more memory than it may as a whole."""
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                template = self._templates.get(ended[0])
-                if template is not None:
-                    template.status = ended[1]
+            # Not the template itself: until all that it started is killed, its process id must stay its own.
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid == template.pid:
+                    break
+                os.waitpid(ended.si_pid, 0)
+        # What a process inherited from this one at the fork is not the submission's doing.
+        held = kill.memory_of(template.policy.uid, template.pid, self._inherited) >> 20
+        if held > template.policy.limits.memory_mb:
+            template.memory_mb = held
+            kill.kill_all(template.policy.uid, template.pid)
 
 
 def serve(control: socket.socket) -> NoReturn:

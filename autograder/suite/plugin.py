@@ -17,10 +17,14 @@ import pytest
 from autograder.errors import AutograderError, MachineError, StudentError, StudentStopped, SuiteError
 from autograder.report import Leaderboard, TestResult, Visibility
 from autograder.suite.check import Failure
+from autograder.suite.lane import Lane
 from autograder.suite.proxy import Student
 from autograder.text import escape
 
 __all__ = ["GradePlugin"]
+
+_WORTH_A_LANE = 8
+"""Tests in a suite from which on a second lane saves more than starting it costs."""
 
 _Verdict = tuple[Literal["passed", "failed", "not_graded", "not_reached"], str]
 
@@ -36,6 +40,8 @@ class GradePlugin:
         open_student: Makes the `student` fixture's object for the test of this id; the second function closes it.
         seed: Derives a test's secret seed from its id.
         deadline: `time.monotonic()` seconds after which no further test starts.
+        second_lane: Called in a forked copy of this process before it judges half of the tests, and gives what is to be called after
+            them; None where there is to be one lane.
     """
 
     def __init__(
@@ -45,12 +51,15 @@ class GradePlugin:
         open_student: Callable[[str], tuple[Student, Callable[[], None]]],
         seed: Callable[[str], int],
         deadline: float,
+        second_lane: Callable[[], Callable[[], None]] | None = None,
     ) -> None:
         self._declared = declared
         self._judged = judged
         self._open_student = open_student
         self._seed = seed
         self._deadline = deadline
+        self._second_lane = second_lane
+        self._lane: Lane | None = None
         self._tests: dict[str, TestResult] = {}
         self._verdicts: dict[str, _Verdict] = {}
         self._started = 0.0
@@ -107,6 +116,44 @@ class GradePlugin:
             session.items.clear()
 
     # ---- running
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Give every other test to a second lane, and leave the rest to pytest's own loop."""
+        if self._second_lane is None or len(session.items) < _WORTH_A_LANE:
+            return
+        theirs, session.items[:] = session.items[1::2], session.items[::2]
+        self._lane = Lane(lambda *send: self._judge_in_lane(theirs, *send))
+
+    def _judge_in_lane(
+        self, items: list[pytest.Item], send: Callable[[TestResult], None], enter: Callable[[Leaderboard], None]
+    ) -> None:
+        if self._second_lane is None:
+            return
+        leave = self._second_lane()
+        try:
+            self._judged, self._lane, self.leaderboard = send, None, []
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            for entry in self.leaderboard:
+                enter(entry)
+        finally:
+            leave()
+
+    def _hear_lane(self, deadline: float | None = None) -> None:
+        for heard in self._lane.results(deadline) if self._lane is not None else ():
+            if isinstance(heard, Leaderboard):
+                self.leaderboard.append(heard)
+            else:
+                self._judged(heard)
+
+    def pytest_sessionfinish(self) -> None:
+        """Wait for what the second lane still judges; a test that it leaves without a verdict stays not reached."""
+        if self._lane is not None:
+            # each test ends at its own deadline; this only bounds a lane that hangs for a reason of its own
+            self._hear_lane(max(time.monotonic(), self._deadline) + 60.0)
+            self._lane.end()
+            self._lane = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -169,6 +216,7 @@ class GradePlugin:
             staff=staff,
         )
         self._judged(result)
+        self._hear_lane()
 
     def _leaderboard(self, item: pytest.Item, staff: dict[str, Any]) -> None:
         value = _left(item, "__leaderboard_value__")
