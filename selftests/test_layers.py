@@ -24,6 +24,7 @@ LAYERS = {
     "intake": 3,
     "suite": 3,
     "grade": 4,
+    "ahead": 4,  # imports nothing of ours; session and __main__ both start workers with it
     "session": 5,
     "worker": 5,
     "bundle": 5,
@@ -44,6 +45,7 @@ CONFINED_LIBRARIES = {"torch", "msgspec"} | set(sys.stdlib_module_names)
 PICKLES = {"pickle", "_pickle", "cPickle", "pickletools", "shelve", "marshal", "dill", "cloudpickle", "joblib"}
 
 OWED = {
+    "autograder.ahead": {"Worker"},
     "autograder.cli": {"app"},
     "autograder.sandbox.seccomp": {"Filters"},
     "autograder.sandbox.zygote": {"Failed"},
