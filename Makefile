@@ -30,7 +30,7 @@ suites: $(VENV)/.grader
 	    $(BIN)/autograder grade $$name solutions/$$name --results $(VENV)/$$name.json || exit 1; \
 	    $(BIN)/python -c 'import json, sys; r = json.load(open(sys.argv[1])); \
 	        full = sum(t["max_score"] for t in r["tests"]); \
-	        sys.exit(0 if r["score"] == full else f"reference solution: {r[\"score\"]} of {full}")' $(VENV)/$$name.json || exit 1; \
+	        sys.exit(r["score"] != full and "the reference solution got %g of %g" % (r["score"], full))' $(VENV)/$$name.json || exit 1; \
 	done
 
 benchmark: $(VENV)/.grader

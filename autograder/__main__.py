@@ -1,4 +1,4 @@
-"""Layer 6: where the program starts: `autograder …` and `python -m autograder …`."""
+"""Layer 7: where the program starts: `autograder …` and `python -m autograder …`."""
 
 import sys
 

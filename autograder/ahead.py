@@ -1,10 +1,10 @@
-"""Layer 5: start a worker process. It imports next to nothing, so that a worker can load torch while the rest of a command line loads."""
+"""Layer 4: start a worker process. It imports next to nothing, so that a worker can load torch while the rest of a command line loads."""
 
 import socket
 import subprocess
 import sys
 
-__all__ = ["start", "take"]
+__all__ = ["Worker", "start", "take"]
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",

@@ -21,7 +21,7 @@ from autograder.job import Job
 from autograder.report import Report
 from autograder.session import Session
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     add_completion=False,

@@ -44,7 +44,7 @@ __all__ = [
     "send",
 ]
 
-MAX_FRAME = 64 << 20
+MAX_FRAME = 16 << 20
 """Bytes: the largest frame either side reads. A batch of 64 images is 0.2 MB; a ModuleCNN's weights are 0.07 MB."""
 
 DTYPES = {

@@ -33,7 +33,7 @@ from typing import Any
 from autograder.errors import MachineError
 from autograder.sandbox import kernel
 
-__all__ = ["build", "enforce", "why_missing"]
+__all__ = ["Filters", "build", "enforce", "why_missing"]
 
 _FILES = """
 read write pread64 pwrite64 readv writev preadv pwritev preadv2 pwritev2 close close_range lseek _llseek open openat

@@ -21,7 +21,7 @@ from autograder.errors import MachineError
 from autograder.sandbox import kernel, kill, reach, walls
 from autograder.sandbox.policy import Policy
 
-__all__ = ["Answer", "End", "Ended", "Order", "Spawn", "Spawned", "serve"]
+__all__ = ["Answer", "End", "Ended", "Failed", "Order", "Spawn", "Spawned", "serve"]
 
 _WATCH_SECONDS = 0.15
 """How often memory is summed: a fork bomb that allocates gets this long past its limit."""
