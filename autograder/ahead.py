@@ -19,6 +19,8 @@ _ENVIRONMENT = {
     # The same submission and seed give the same report.
     "PYTHONHASHSEED": "0",
     "TORCHDYNAMO_DISABLE": "1",
+    # Verdicts must not depend on the machine: the tests of the gpu aspect, and no others, make the GPU visible again.
+    "CUDA_VISIBLE_DEVICES": "",
     # Asks the driver's library whether there is a GPU, without starting CUDA, which would not survive a fork.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }

@@ -157,3 +157,11 @@ def test_seeds_do_not_move_a_verdict(grade: Grade) -> None:
     """The reference gets full marks under ten different secret seeds."""
     path = ROOT / "solutions" / "cnn" / "submission.py"
     assert [grade(path, seed=seed).score for seed in range(100, 110)] == [100] * 10
+
+
+def test_the_gpu_tests_say_which_device_it_was(grade: Grade) -> None:
+    """Every test of the gpu aspect tells, passed or not, whether it ran on CUDA or on the simulated device."""
+    report = grade(ROOT / "solutions" / "cnn" / "submission.py")
+    outputs = [test.output for test in report.tests if test.tags[1] == "gpu"]
+    assert len(outputs) == 5
+    assert all("ran on a CUDA device" in output or "ran on a simulated CUDA device" in output for output in outputs)

@@ -75,6 +75,7 @@ class GradePlugin:
         student, close = self._open_student(_id(request.node))
         yield student
         close()
+        request.node.user_properties += [("note", note) for note in getattr(student, "notes", ())]
 
     @pytest.fixture
     def seed(self, request: pytest.FixtureRequest) -> int:
@@ -200,6 +201,9 @@ class GradePlugin:
             elif given is not None:
                 # what a test gave before it failed stays, as in gradescope-utils
                 score, outcome = given, outcome if given >= declared.max_score else "failed"
+        # pytest's own `record_property("note", …)`: what a student is to read whether or not the test passed
+        notes = [str(value) for name, value in item.user_properties if name == "note"]
+        output = "\n\n".join([*([output] if output else []), *(notes if outcome in ("passed", "failed") else [])])
         if outcome == "not_graded":
             output = escape(output[:1].upper() + output[1:])
         hidden = next((vars(f)["__hide_errors__"] for f in _layers(item) if "__hide_errors__" in vars(f)), None)

@@ -158,6 +158,7 @@ class Student:
 
     Attributes:
         torch: torch over there, for building what a test needs beside the student's code.
+        notes: Sentences that the student reads with this test's result, passed or not.
     """
 
     def __init__(  # grade.py alone makes one
@@ -177,6 +178,7 @@ class Student:
         self._budget = budget
         self._deadline = deadline
         self.torch = _Torch(self)
+        self.notes: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
@@ -186,11 +188,13 @@ class Student:
         return lambda *args, **kwargs: self.call(wire.MODULE, name, args, kwargs, name=name)
 
     def use_gpu(self) -> str:
-        """Have a CUDA device over there from here on, real where there is one, else simulated; says which.
+        """Have a CUDA device over there from here on, real where there is one, else simulated; says which, to the student too.
 
         Objects made before stay as they were; the student's module is imported anew for the simulated one.
         """
-        return str(self.verb("use_gpu", name="import"))
+        where = escape(str(self.verb("use_gpu", name="import")))
+        self.notes.append(f"This test ran on {where}.")
+        return where
 
     def calls_in_source(self, name: str) -> frozenset[str]:
         """What the source of a definition calls or builds on, as full names; for style, where code cannot run."""

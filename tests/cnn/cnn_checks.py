@@ -39,7 +39,7 @@ def registered(student: Student, name: str) -> None:
     model = build(student, name, p=0.0)
     entries = held(model)
     wanted = {role: squeezed(shape) for role, shape in ref.ROLES.items()}
-    problems = []
+    problems, kept = [], dict[str, list[str]]()
     extra = [entry for entry in entries if entry.kind == "parameter"]
     for role, shape in wanted.items():
         fits = [
@@ -51,9 +51,10 @@ def registered(student: Student, name: str) -> None:
         if right:
             extra.remove(right[0])
         elif fits:
-            problems.append(f"the {role} is kept in `{fits[0].path}` {_kept(fits[0])}")
+            kept.setdefault(_kept(fits[0]), []).append(f"the {role} (`{fits[0].path}`)")
         else:
             problems.append(f"no parameter of shape {ref.ROLES[role]} (the {role}) is registered")
+    problems += [f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} kept {how}" for how, names in kept.items()]
     problems += [f"`{entry.path}` of shape {tuple(entry.tensor.shape)} is not part of the network" for entry in extra]
     problems += [
         f"the buffer `{entry.path}` of shape {tuple(entry.tensor.shape)} is not part of the network"
@@ -65,10 +66,11 @@ def registered(student: Student, name: str) -> None:
     if problems:
         count = sum(entry.tensor.numel() for entry in entries if entry.kind == "parameter")
         check.fail(
-            f"Expected exactly six parameters, 18,378 values in all; got {count:,} values. "
-            + "; ".join(problems[:6])
-            + ".",
-            "`super().__init__()` comes first; then each `self.name = nn.Parameter(...)` registers one.",
+            f"Expected exactly six parameters, 18,378 values in all; got {count:,} values:\n\n"
+            + "\n".join(f"- {problem}" for problem in problems[:8]),
+            ""
+            if kept
+            else "`super().__init__()` comes first; then each `nn.Parameter` or layer set on `self` is registered.",
         )
 
 
