@@ -126,6 +126,7 @@ class _Run:
                 file_mb=limits.file_mb,
             ),
             limits.import_seconds,
+            self.job.folder,
             self.job.layers,
         )
 

@@ -17,6 +17,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         seconds: Wall time that the whole run may take.
         layers: The walls to build; None for all.
         unsafe: Grade even where no wall stands.
+        folder: Where files may be laid out while grading; the session makes it, and removes it whatever happens to the worker.
     """
 
     assignment: str
@@ -25,6 +26,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     layers: tuple[str, ...] | None = None
     unsafe: bool = False
+    folder: str = ""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

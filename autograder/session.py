@@ -1,10 +1,13 @@
 """Layer 5: start a worker, hand it jobs, and keep what it reports, so that a result survives whatever happens to it."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 import msgspec
@@ -25,6 +28,8 @@ class Session:
 
     def __init__(self) -> None:
         self._sock, self._process = ahead.take()
+        self._folder = tempfile.mkdtemp(prefix="autograder-")
+        Path(self._folder).chmod(0o711)  # a submission's own user passes through, and reads nothing here
 
     def __enter__(self) -> "Session":
         return self
@@ -40,6 +45,7 @@ class Session:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def grade(self, job: Job, publish: Callable[[Report], None] = lambda _report: None) -> Report:
         """Grade one submission.
@@ -57,7 +63,7 @@ class Session:
         latest: Report | None = None
         deadline = time.monotonic() + job.seconds + _GRACE_SECONDS
         try:
-            wire.send(self._sock, job, deadline=deadline)
+            wire.send(self._sock, msgspec.structs.replace(job, folder=self._folder), deadline=deadline)
             while True:
                 outcome, _ = wire.receive(self._sock, Outcome, deadline)
                 if isinstance(outcome, Finished):

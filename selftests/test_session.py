@@ -31,6 +31,9 @@ def test_a_killed_worker_leaves_what_was_judged() -> None:
                 os.kill(session._process.pid, signal.SIGKILL)
 
         report = session.grade(_job(), publish)
+        folder = Path(session._folder)
+        assert any(folder.iterdir())  # the worker could not remove what it had laid out
+    assert not folder.exists()
     assert {test.outcome for test in seen[0].tests} == {"not_reached"}
     assert report.max_score == 100
     assert {test.outcome for test in report.tests} == {"passed", "not_graded"}

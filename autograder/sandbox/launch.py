@@ -127,6 +127,7 @@ class Confinement:
         load: wire.Load,
         limits: Limits,
         import_seconds: float,
+        folder: str,
         layers: tuple[str, ...] | None = None,
     ) -> None:
         self._sandbox = sandbox
@@ -134,7 +135,7 @@ class Confinement:
         self._limits = limits
         self._import_seconds = import_seconds
         self._wanted = LAYERS if layers is None else layers
-        self._base = Path(tempfile.mkdtemp(prefix="autograder-"))
+        self._base = Path(tempfile.mkdtemp(prefix="submission-", dir=folder))
         self._uid = kill.new_uid() if "uid" not in walls.missing() and "uid" in self._wanted else None
         self._pid = 0
         self._child_pid = 0
