@@ -98,14 +98,14 @@ class Device(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class NestedList(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A list or tuple of values."""
 
-    items: list["Value"]
+    items: "list[Value]"
 
 
 class Mapping(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A dict with string keys, in order."""
 
     keys: list[str]
-    values: list["Value"]
+    values: "list[Value]"
 
 
 Value = None | bool | int | float | str | Tensor | Ref | Device | NestedList | Mapping

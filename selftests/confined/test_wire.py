@@ -1,5 +1,6 @@
 """The frames: what goes in comes out, and nothing that the other side writes is more than an error with a name."""
 
+import ast
 import contextlib
 import os
 import socket
@@ -7,6 +8,7 @@ import struct
 import time
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -275,3 +277,18 @@ def test_a_peer_that_is_gone_is_an_os_error(pair: Pair) -> None:
     pair[1].close()
     with pytest.raises(OSError, match="Broken pipe"):
         wire.send(pair[0], wire.Done("x"))
+
+
+def test_annotations_can_be_resolved_by_python_3_10() -> None:
+    """No struct's annotation hides a name inside a builtin generic, as in `list["Value"]`: Python 3.10 never resolves it."""
+    source = Path(wire.__file__).read_text(encoding="utf-8")
+    hidden = [
+        ast.unparse(part)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.AnnAssign)
+        for part in ast.walk(node.annotation)
+        if isinstance(part, ast.Subscript)
+        for inner in ast.walk(part.slice)
+        if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
+    ]
+    assert hidden == []
