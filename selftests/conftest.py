@@ -47,6 +47,17 @@ def read_cases(kind: str) -> list[Case]:
     return cases
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--seeds N` grades every sample submission under N secret seeds instead of one."""
+    parser.addoption("--seeds", type=int, default=1, help="secret seeds to grade each sample submission under")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `secret_seed` runs once for each seed."""
+    if "secret_seed" in metafunc.fixturenames:
+        metafunc.parametrize("secret_seed", range(1, 1 + metafunc.config.getoption("--seeds")), ids="seed{}".format)
+
+
 @pytest.fixture(scope="session")
 def session() -> Iterator[Session]:
     """A worker that stays warm over all the tests that grade."""

@@ -32,18 +32,18 @@ def test_there_are_enough_samples() -> None:
 
 
 @pytest.mark.parametrize("case", WHEATS, ids=lambda case: case.path.name)
-def test_wheat(case: Case, grade: Grade) -> None:
+def test_wheat(case: Case, grade: Grade, secret_seed: int) -> None:
     """A right answer gets every point, and every test holds a verdict."""
-    report = grade(_submission(case))
+    report = grade(_submission(case), seed=secret_seed)
     assert not report.ungraded, report.ungraded
     assert _lost(report) == set(), [(test.id, test.output) for test in report.tests if test.score < test.max_score]
     assert report.score == report.max_score == 100
 
 
 @pytest.mark.parametrize("case", CHAFFS, ids=lambda case: case.path.name)
-def test_chaff(case: Case, grade: Grade) -> None:
+def test_chaff(case: Case, grade: Grade, secret_seed: int) -> None:
     """A wrong answer loses points exactly where it is wrong, and the feedback names the cause."""
-    report = grade(_submission(case))
+    report = grade(_submission(case), seed=secret_seed)
     every = {"/".join(test.tags) for test in report.tests}
     assert report.max_score == 100
     assert not report.ungraded, report.ungraded
