@@ -61,8 +61,9 @@ class Script:
         for node in (inner for definition in definitions for inner in ast.walk(definition)):
             used = [node.func] if isinstance(node, ast.Call) else node.bases if isinstance(node, ast.ClassDef) else []
             for expression in used:
-                head, *rest = ast.unparse(expression).split(".")
-                found.add(".".join([aliases.get(head, head), *rest]))
+                with contextlib.suppress(RecursionError):  # an expression that deep is no call of a layer
+                    head, *rest = ast.unparse(expression).split(".")
+                    found.add(".".join([aliases.get(head, head), *rest]))
         return frozenset(found)
 
     def explain_missing(self, name: str, names: frozenset[str]) -> str:

@@ -72,14 +72,19 @@ def test_unreadable_source(tmp_path: Path, data: bytes, words: list[str]) -> Non
     assert [word for word in words if word not in message] == []
 
 
+chain = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 reads chains of any length; compiling them fails, behind the wall"
+)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "(" * 5000,
         "(" * 5000 + ")" * 5000,
         "-" * 200_000 + "1",
-        "a" + ".b" * 100_000,
-        "1" + "+1" * 100_000,
+        pytest.param("a" + ".b" * 100_000, marks=chain),
+        pytest.param("1" + "+1" * 100_000, marks=chain),
         "lambda:" * 30_000 + "0",
         "x = " + "9" * 100_000,
         "if x:\n" + "".join(" " * depth + "if x:\n" for depth in range(1, 400)) + " " * 400 + "pass",
