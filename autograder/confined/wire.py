@@ -42,6 +42,7 @@ __all__ = [
     "encode",
     "receive",
     "send",
+    "waiting",
 ]
 
 MAX_FRAME = 16 << 20
@@ -323,3 +324,16 @@ def receive(
             with contextlib.suppress(OSError):
                 socket.close(fd)
         raise
+
+
+def waiting(sock: socket.socket) -> bool:
+    """Whether something has come that was not read yet; at once, and without reading it.
+
+    Raises:
+        OSError: The connection broke.
+    """
+    sock.setblocking(False)
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False

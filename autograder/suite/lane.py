@@ -49,7 +49,7 @@ class Lane:
         """What has been sent and not been read yet; with a deadline, all that is sent until the lane ends, or until then."""
         while True:
             try:
-                if deadline is None and not self._ready():
+                if deadline is None and not wire.waiting(self._sock):
                     return
                 judged, _ = wire.receive(self._sock, _Judged, deadline or time.monotonic() + 5.0)
             except (EOFError, OSError, wire.FrameError):
@@ -58,13 +58,6 @@ class Lane:
                 yield judged.result
             if judged.entry is not None:
                 yield judged.entry
-
-    def _ready(self) -> bool:
-        self._sock.setblocking(False)
-        try:
-            return bool(self._sock.recv(1, socket.MSG_PEEK))
-        except BlockingIOError:
-            return False
 
     def end(self) -> None:
         """Wait for the lane's process; one that does not end by itself is killed."""

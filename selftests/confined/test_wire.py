@@ -292,3 +292,15 @@ def test_annotations_can_be_resolved_by_python_3_10() -> None:
         if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
     ]
     assert hidden == []
+
+
+def test_waiting_tells_without_reading() -> None:
+    """What has come is told at once and left to be read; nothing having come, and the other side having left, is told as nothing."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not wire.waiting(ours)
+        wire.send(theirs, wire.Done(7))
+        assert wire.waiting(ours)
+        assert wire.receive(ours, wire.Reply, time.monotonic() + 5)[0] == wire.Done(7)
+        theirs.close()
+        assert not wire.waiting(ours)
