@@ -71,6 +71,8 @@ def grade(
     found = read_assignment(assignment)
     if not submission.exists():
         raise UsageError(f"There is no submission at {submission}; give a .py, an .ipynb, a folder or a .zip.")
+    if results is not None and not results.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder {results.absolute().parent} to write {results.name} into; make it first.")
     with Session() as session:
         from rich.console import Console  # noqa: PLC0415  # loaded while the worker loads torch
 

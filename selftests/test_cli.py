@@ -45,6 +45,7 @@ def test_a_wrong_answer_is_graded_with_exit_code_0(tmp_path: Path) -> None:
     [
         (("grade", "rnn", str(SOLUTION)), 2, "no assignment 'rnn'"),
         (("grade", "cnn", "/nowhere/submission.py"), 2, "/nowhere/submission.py"),
+        (("grade", "cnn", str(SOLUTION), "--results", "/nowhere/results.json"), 2, "no folder /nowhere"),
         (("grade", "cnn"), 2, "Missing argument"),
         (("bundle", "rnn"), 2, "no assignment 'rnn'"),
     ],
