@@ -38,8 +38,10 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
         console.print(Text(plain(_block(problem)), style="bold red"))
     if report.tests:
         console.print(_table(report, console))
+    # where all have one reason, as after a syntax error, the problems above have said it
+    alike = bool(report.problems) and len({(test.outcome, test.output) for test in report.tests}) == 1
     for test in report.tests:
-        if verbose or test.outcome != "passed":
+        if verbose or (test.outcome != "passed" and not alike):
             console.print(Group(*_test(test, verbose)))
     if verbose:
         _print_staff(report, console)

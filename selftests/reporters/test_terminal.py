@@ -112,3 +112,12 @@ def test_odd_reports_render() -> None:
     output = shown(Report(assignment="cnn", tests=(odd,)))
     assert "characters left out" in output
     assert len(output) < 60_000
+
+
+def test_one_reason_for_all_is_said_once() -> None:
+    """Where every test failed for the one reason that stands on top, they are not listed one by one, but with --verbose they are."""
+    tests = tuple(result("blocks", aspect, "failed", output="could not be run") for aspect in ("shape", "values"))
+    report = Report(assignment="cnn", tests=tests, problems=("submission.py, line 3: invalid syntax.",))
+    assert "could not be run" not in shown(report)
+    assert "line 3: invalid syntax" in shown(report)
+    assert shown(report, verbose=True).count("could not be run") == 2
