@@ -2,7 +2,19 @@
 
 import cnn_reference as ref
 import torch
-from cnn_student import Held, Net, build, check_rate, explain, find_roles, held, judge, logits_of, on_gpu, squeezed
+from cnn_student import (
+    Held,
+    Net,
+    build,
+    check_moved,
+    check_rate,
+    explain,
+    held,
+    judge,
+    logits_of,
+    on_gpu,
+    squeezed,
+)
 
 from autograder.suite import check
 from autograder.suite.proxy import Handle, Student
@@ -288,18 +300,13 @@ def gpu(student: Student, name: str, seed: int) -> None:
     expected = on_cpu.answer(batch)
     state = on_cpu.model.state_dict()
     where = student.use_gpu()
-    model = build(student, name, p=0.0)
-    roles = find_roles(model)
-    model.verb("calm")
-    model.eval()
-    if roles.keys() >= ref.ROLES.keys():
-        net = object.__new__(Net)
-        net.name, net.student, net.model, net.roles = name, student, model, roles
+    net = _still(student, name)
+    if net.roles.keys() >= ref.ROLES.keys():
         net.assign(weights)
     else:
-        model.load_state_dict(state)
-    model.to(torch.device("cuda"))
-    check_on_gpu(model, batch, expected, name, where)
+        net.model.load_state_dict(state)
+    net.model.to(torch.device("cuda"))
+    check_on_gpu(net.model, batch, expected, name, where)
 
 
 def check_on_gpu(model: Handle, batch: torch.Tensor, expected: torch.Tensor, name: str, where: str) -> None:
@@ -313,12 +320,7 @@ def check_on_gpu(model: Handle, batch: torch.Tensor, expected: torch.Tensor, nam
         f"Expected the output of your `{name}` to be where its input is, on {where}; it is on {device}.",
         "No line of the model may name a device; `.cpu()` and tensors made without `device=` bring values back.",
     )
-    for entry in held(model):
-        place = entry.tensor.claimed_device  # type: ignore[attr-defined]
-        check.that(
-            entry.kind == "loose" or place.startswith("cuda"),
-            f"Expected every tensor to move with `.to(device)`; `{entry.path}` stayed on {place}.",
-        )
+    check_moved(model)
     margin = 1e-3 * (1 + float(expected.abs().max()))
     check.close(output, expected.double(), f"the output on {where}", tolerance=margin)
     check.that(answer["grads"] is not None, f"Expected a backward pass on {where} to give gradients; it gives none.")

@@ -62,7 +62,6 @@ class Net:
 
     def __init__(self, student: Student, name: str, p: float = 0.0) -> None:
         self.name = name
-        self.student = student
         self.model = build(student, name, p=p)
         self.roles = find_roles(self.model)
 
@@ -71,9 +70,9 @@ class Net:
         found = find_roles(self.model)
         return {role: _as_role(role, entry.tensor) for role, entry in found.items()}
 
-    def need(self, *, biases: bool = False) -> None:
+    def need(self) -> None:
         """Fail unless the network holds the tensors without which nothing can be computed."""
-        missing = [role for role in ROLES if role not in self.roles and (biases or len(ROLES[role]) > 1)]
+        missing = [role for role in ROLES if role not in self.roles and len(ROLES[role]) > 1]
         if missing:
             role = missing[0]
             self._wrong_width(role)
@@ -198,20 +197,19 @@ def check_rate(kept: int, count: int, p: float, what: str) -> None:
     check.fail(f"Expected {what} to drop {p:.0%} of the values in train mode, got {rate:.1%} of {count}.", help)
 
 
-# ---- the block
-
-
-VECTORS = ("bias", "gamma", "beta", "mean", "var")
-
-
-def block_roles(model: Handle, in_channels: int, out_channels: int) -> tuple[Held | None, list[Held]]:
-    """The convolution's weight, and every vector of `out_channels` values."""
-    entries = held(model)
-    shape = squeezed((out_channels, in_channels, 3, 3))
-    weight = next((entry for entry in entries if squeezed(entry.tensor.shape) == shape), None)
-    return weight, [entry for entry in entries if squeezed(entry.tensor.shape) == (out_channels,)]
+# ---- the GPU
 
 
 def on_gpu(batch: torch.Tensor) -> OnDevice:
     """A batch that arrives on the GPU."""
     return OnDevice(batch, "cuda")
+
+
+def check_moved(model: Handle) -> None:
+    """Fail unless every registered tensor is on the GPU."""
+    for entry in held(model):
+        place = getattr(entry.tensor, "claimed_device", "")
+        check.that(
+            entry.kind == "loose" or place.startswith("cuda"),
+            f"Expected every tensor to move with `.to(device)`; `{entry.path}` stayed on {place}.",
+        )
